@@ -1,0 +1,184 @@
+"""PURE. Everything that can happen, in the past tense: the table of contents of the product.
+
+Events hold ids, numbers and ranges, never specs. They are what is committed, what memory folds
+(``state.py``), what rows record (``store.py``) and what followers read. ``event.proto`` says the
+same for the wire; ``wire.py`` translates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from longshore_controller.core.model import ContainerRecord, EndReason, JobColumns, Range
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCreated:
+    """A user created a batch; it is open."""
+
+    batch_id: int
+    user: str
+    billing_project: str
+    request_id: str
+    request_sha256: bytes
+    n_jobs: int
+    attributes: dict[str, str]
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchClosed:
+    """All declared jobs are there; they may run from now on.
+
+    ``columns`` are the jobs themselves, read from their immutable rows; they are not part of the
+    fact and are not written to the log: a fold of the log takes them from the rows again.
+    """
+
+    batch_id: int
+    at_ms: int
+    columns: JobColumns | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCancelled:
+    """Somebody asked to cancel: no job that is not always_run starts from now on."""
+
+    batch_id: int
+    by: str
+    reason: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchDeleted:
+    """Somebody deleted the batch: hidden from lists and reads; billing stays."""
+
+    batch_id: int
+    by: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCompleted:
+    """Every job is in a final state; the batch leaves the controller's memory."""
+
+    batch_id: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobsReady:
+    """Their last parent completed and they may run."""
+
+    batch_id: int
+    jobs: tuple[Range, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobsCancelled:
+    """They will not run: the batch was cancelled, or a parent did not succeed."""
+
+    batch_id: int
+    jobs: tuple[Range, ...]
+    reason: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerJoined:
+    """A worker was admitted, or came back after it was lost."""
+
+    worker_id: str
+    name: str
+    capacity_mcpu: int
+    runtime: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """Its lease and the grace ran out; all its attempts ended in the same commit, before this."""
+
+    worker_id: str
+    reason: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptAssigned:
+    """The job got a worker, which is told after this is committed and never before."""
+
+    attempt_id: str
+    batch_id: int
+    job_id: int
+    number: int
+    worker_id: str
+    mcpu: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted:
+    """Its main container started; billing runs."""
+
+    attempt_id: str
+    batch_id: int
+    job_id: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptProgressed:
+    """It still runs and was billed so far; at most once a minute.
+
+    So that the loss of a worker and of the controller together costs at most a minute of the bill.
+    """
+
+    attempt_id: str
+    batch_id: int
+    job_id: int
+    main_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRevoked:
+    """The controller withdrew the attempt; its worker must stop it and say so."""
+
+    attempt_id: str
+    batch_id: int
+    job_id: int
+    worker_id: str
+    reason: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded:
+    """The attempt is over, once and for all. The job's next state follows (``State.apply``)."""
+
+    attempt_id: str
+    batch_id: int
+    job_id: int
+    reason: EndReason
+    message: str
+    main_ms: int
+    at_ms: int
+    containers: tuple[ContainerRecord, ...] = ()
+
+
+Event = (
+    BatchCreated
+    | BatchClosed
+    | BatchCancelled
+    | BatchDeleted
+    | BatchCompleted
+    | JobsReady
+    | JobsCancelled
+    | WorkerJoined
+    | WorkerLost
+    | AttemptAssigned
+    | AttemptStarted
+    | AttemptProgressed
+    | AttemptRevoked
+    | AttemptEnded
+)

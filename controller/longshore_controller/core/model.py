@@ -1,0 +1,306 @@
+"""PURE. The nouns of the core: states, limits, and the values that travel between its parts.
+
+Units: ``_mcpu`` thousandths of a core, ``_ms`` milliseconds, ``_at_ms`` milliseconds of UTC since
+1970, ``_nanousd`` billionths of a US dollar.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+BYTES_PER_CORE = 3_750_000_000
+"""Memory that comes with one core: 3.75 GB (the seed, section Billing)."""
+
+MAX_PREEMPTED = 20
+"""How often a job may be preempted before it is an Error (SPEC 4.1)."""
+
+MAX_LOST = 5
+"""How often a job's attempt may be lost or refused before the job is an Error (SPEC 4.1)."""
+
+
+class JobState(IntEnum):
+    """Where a job is. The numbers are those of ``types.proto`` and of the database; all are below 8."""
+
+    PENDING = 1
+    READY = 2
+    RUNNING = 3
+    SUCCESS = 4
+    FAILURE = 5
+    ERROR = 6
+    CANCELLED = 7
+
+    @property
+    def is_complete(self) -> bool:
+        return self >= JobState.SUCCESS
+
+
+class BatchState(IntEnum):
+    """Where a batch is: derived, see :func:`batch_state`."""
+
+    OPEN = 1
+    RUNNING = 2
+    SUCCESS = 3
+    FAILURE = 4
+    CANCELLED = 5
+
+
+class AttemptState(IntEnum):
+    """Where an attempt is. *A terminal state absorbs; otherwise the greater wins.*"""
+
+    ASSIGNED = 10
+    STARTED = 30
+    ENDED = 90
+
+
+class WorkerState(IntEnum):
+    """Where a worker is. Set to ACTIVE when it says Hello, to LOST when its lease and grace ran out."""
+
+    ACTIVE = 1
+    LOST = 2
+
+
+class EndReason(IntEnum):
+    """Why an attempt ended; who is to blame decides what becomes of the job."""
+
+    COMPLETED = 1
+    ERROR = 2
+    REVOKED = 3
+    PREEMPTED = 4
+    LOST = 5
+    REFUSED = 6
+
+
+class ContainerName(IntEnum):
+    """The containers of an attempt, in the order in which they run."""
+
+    INPUT = 1
+    MAIN = 2
+    OUTPUT = 3
+
+
+class ErrorKind(IntEnum):
+    """What was wrong with a container when it was not just its exit code."""
+
+    NONE = 0
+    IMAGE_NOT_FOUND = 1
+    IMAGE_NO_ACCESS = 2
+    IMAGE_BAD_NAME = 3
+    IMAGE_UNREACHABLE = 4
+    CANNOT_START = 5
+    OUT_OF_MEMORY = 6
+    OUT_OF_DISK = 7
+    TIMED_OUT = 8
+    FILES = 9
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRecord:
+    """What one container of an attempt did; times are ms since the attempt reached its worker."""
+
+    container: ContainerName
+    image: str = ""
+    pull_started_ms: int | None = None
+    pull_ended_ms: int | None = None
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    exit_code: int | None = None
+    error_kind: ErrorKind = ErrorKind.NONE
+    error: str = ""
+    log_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a worker says about one of its attempts. Input, not truth."""
+
+    attempt_id: str
+    state: AttemptState
+    main_ms: int = 0
+    reason: EndReason | None = None
+    message: str = ""
+    containers: tuple[ContainerRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a worker says first: what it is and what it still holds."""
+
+    worker_id: str
+    name: str
+    boot_id: str
+    incarnation: str
+    capacity_mcpu: int
+    runtime: str
+    held: tuple[HeldAttempt, ...] = ()
+    spooled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HeldAttempt:
+    """An attempt that a worker has accepted and not ended."""
+
+    attempt_id: str
+    main_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a worker is told: complete = the attempts it should hold are exactly run + keep."""
+
+    complete: bool
+    run: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    revoke: tuple[str, ...] = ()
+
+
+Range = tuple[int, int]
+"""Job ids first..last, both included."""
+
+
+def ranges(ids: list[int]) -> tuple[Range, ...]:
+    """Sorted, distinct ids as the fewest ranges."""
+    out: list[Range] = []
+    for i in ids:
+        if out and out[-1][1] == i - 1:
+            out[-1] = (out[-1][0], i)
+        else:
+            out.append((i, i))
+    return tuple(out)
+
+
+class RefusalKind(Enum):
+    """The closed set of ways to say no; ``errors.py`` maps them to gRPC codes, one to one."""
+
+    INVALID_ARGUMENT = "invalid argument"
+    NOT_FOUND = "not found"
+    ALREADY_EXISTS = "already exists"
+    PERMISSION_DENIED = "permission denied"
+    UNAUTHENTICATED = "unauthenticated"
+    FAILED_PRECONDITION = "failed precondition"
+    RESOURCE_EXHAUSTED = "resource exhausted"
+    UNAVAILABLE = "unavailable"
+
+
+class Refusal(Exception):
+    """A request is refused: what is wrong, the value, and what to do. Nothing was changed."""
+
+    def __init__(self, kind: RefusalKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+
+
+def reserved_mcpu(cpu_mcpu: int, memory_bytes: int) -> int:
+    """Cores reserved and billed for a request (SPEC R1, the seed's first billing note).
+
+    The greater of the cores asked for and the cores that the memory is worth; the memory's worth is
+    exact up to one core and rounded up to a whole core above one. 0 means not said: 1 core, and the
+    memory that comes with the cores.
+
+    >>> reserved_mcpu(1000, 7_000_000_000), reserved_mcpu(100, 375_000_000), reserved_mcpu(0, 0)
+    (2000, 100, 1000)
+    """
+    worth = -(-memory_bytes * 1000 // BYTES_PER_CORE)
+    if worth > 1000:
+        worth = -(-worth // 1000) * 1000
+    return max(cpu_mcpu or 1000, worth)
+
+
+def memory_of(mcpu: int) -> int:
+    """Bytes of memory that come with reserved cores: the job gets the whole share."""
+    return BYTES_PER_CORE * mcpu // 1000
+
+
+def batch_state(
+    *, closed: bool, cancelled: bool, n_jobs: int, n_succeeded: int, n_failed: int, n_cancelled: int
+) -> BatchState:
+    """The seed's batch states, in the order of SPEC 4.2. ``n_failed`` counts Failure and Error.
+
+    An empty batch is a success, unless it is empty because it was cancelled while it was open.
+    """
+    if not closed:
+        return BatchState.OPEN
+    if n_failed:
+        return BatchState.FAILURE
+    if n_succeeded == n_jobs and not (cancelled and n_jobs == 0):
+        return BatchState.SUCCESS
+    if cancelled or n_cancelled:
+        return BatchState.CANCELLED
+    return BatchState.RUNNING
+
+
+# One byte of JobColumns.states: a JobState and these two bits.
+ALWAYS_RUN = 8
+"""The job runs whatever became of its parents, also in a cancelled batch. Never changes."""
+DOOMED = 16
+"""Some parent did not succeed. Only while Pending, only without ALWAYS_RUN."""
+STATE_MASK = 7
+
+
+@dataclass(slots=True)
+class JobColumns:
+    """The jobs of one batch as arrays: some 13 bytes a job and 4 a dependency, no objects.
+
+    Position i is job i + 1. ``children[child_index[i]:child_index[i + 1]]`` are the positions of
+    the jobs that depend on i. ``waiting[i]`` counts the parents of i that are not complete.
+    """
+
+    states: bytearray
+    waiting: array[int]
+    mcpu: array[int]
+    child_index: array[int]
+    children: array[int]
+
+    @classmethod
+    def build(
+        cls, states: bytearray, mcpu: array[int], parents: list[bytes] | None = None
+    ) -> JobColumns:
+        """From state bytes, reserved cores, and per job its parents' ids (packed native u32).
+
+        A job's waiting count is that of its parents which are not complete; a Pending job with a
+        complete parent that is not Success is DOOMED unless ALWAYS_RUN. So the same call serves a
+        batch that was never run and one that is loaded again in the middle.
+        """
+        n = len(states)
+        counts = array("I", bytes(4 * (n + 1)))
+        lists: list[array[int]] = []
+        for packed in parents or [b""] * n:
+            ids = array("I")
+            ids.frombytes(packed)
+            lists.append(ids)
+            for p in ids:
+                counts[p] += 1
+        for i in range(n):
+            counts[i + 1] += counts[i]
+        children = array("I", bytes(4 * counts[n]))
+        fill = array("I", counts)
+        waiting = array("I", bytes(4 * n))
+        for i, ids in enumerate(lists):
+            for p in ids:
+                children[fill[p - 1]] = i
+                fill[p - 1] += 1
+                parent = states[p - 1] & STATE_MASK
+                if parent < JobState.SUCCESS:
+                    waiting[i] += 1
+                elif parent != JobState.SUCCESS and states[i] == JobState.PENDING:
+                    states[i] |= DOOMED
+        return cls(states, waiting, mcpu, counts, children)
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def state(self, job_id: int) -> JobState:
+        return JobState(self.states[job_id - 1] & STATE_MASK)
+
+    def always_run(self, job_id: int) -> bool:
+        return bool(self.states[job_id - 1] & ALWAYS_RUN)
+
+    def children_of(self, job_id: int) -> array[int]:
+        """Positions (job id - 1) of the jobs that depend on this one."""
+        return self.children[self.child_index[job_id - 1] : self.child_index[job_id]]
+
+    def find(self, byte: int, start: int) -> int:
+        """First position >= start whose state byte is exactly this, or -1; runs at memory speed."""
+        return self.states.find(byte, start)
