@@ -252,10 +252,21 @@ class JobColumns:
     mcpu: array[int]
     child_index: array[int]
     children: array[int]
+    retries: dict[int, int]
+    """By job id; only of jobs that ask to be tried again after a failure of their own."""
+
+    @classmethod
+    def empty(cls) -> JobColumns:
+        """A batch without jobs."""
+        return cls.build(bytearray(), array("I"))
 
     @classmethod
     def build(
-        cls, states: bytearray, mcpu: array[int], parents: list[bytes] | None = None
+        cls,
+        states: bytearray,
+        mcpu: array[int],
+        parents: list[bytes] | None = None,
+        retries: dict[int, int] | None = None,
     ) -> JobColumns:
         """From state bytes, reserved cores, and per job its parents' ids (packed native u32).
 
@@ -286,7 +297,7 @@ class JobColumns:
                     waiting[i] += 1
                 elif parent != JobState.SUCCESS and states[i] == JobState.PENDING:
                     states[i] |= DOOMED
-        return cls(states, waiting, mcpu, counts, children)
+        return cls(states, waiting, mcpu, counts, children, retries or {})
 
     def __len__(self) -> int:
         return len(self.states)

@@ -1,0 +1,624 @@
+"""PURE. What is true now, of everything that is not complete: a fold of the event log.
+
+Rule 1: ``State.apply`` is the only mutation, and it never refuses: deciding is the reactor's.
+Rule 2: what is complete leaves; it lives on in its rows alone.
+Rule 3: everything that a row records and an event changed is noted, once, until `take_changes`.
+
+``State.check`` says what must hold at every instant; the tests call it after every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from longshore_controller.core import events as ev
+from longshore_controller.core.model import (
+    ALWAYS_RUN,
+    DOOMED,
+    STATE_MASK,
+    AttemptState,
+    BatchState,
+    ContainerRecord,
+    EndReason,
+    JobColumns,
+    JobState,
+    WorkerState,
+    batch_state,
+)
+from longshore_controller.core.money import cost_nanousd
+from longshore_controller.core.verdict import Tries, verdict
+
+
+class BatchRow(NamedTuple):
+    batch_id: int
+    user: str
+    billing_project: str
+    request_id: str
+    request_sha256: bytes
+    attributes: dict[str, str]
+    n_jobs: int
+    state: BatchState
+    n_pending: int
+    n_ready: int
+    n_running: int
+    n_succeeded: int
+    n_failed: int
+    n_cancelled: int
+    msec_mcpu: int
+    cost_nanousd: int
+    created_at_ms: int
+    closed_at_ms: int | None
+    completed_at_ms: int | None
+    cancelled_at_ms: int | None
+    cancelled_by: str
+    cancel_reason: str
+    deleted_at_ms: int | None
+
+
+class JobRow(NamedTuple):
+    batch_id: int
+    job_id: int
+    state: JobState
+    reason: str
+    exit_code: int | None
+    attempt_id: str | None
+    n_attempts: int
+    n_preempted: int
+    n_lost: int
+    n_failed: int
+    duration_ms: int
+    msec_mcpu: int
+    cost_nanousd: int
+    started_at_ms: int | None
+    ended_at_ms: int | None
+
+
+class JobRangeRow(NamedTuple):
+    """Jobs first..last got this state, and nothing else about them changed but reason and end."""
+
+    batch_id: int
+    first: int
+    last: int
+    state: JobState
+    reason: str
+    ended_at_ms: int | None
+
+
+class AttemptRow(NamedTuple):
+    attempt_id: str
+    batch_id: int
+    job_id: int
+    number: int
+    worker_id: str
+    mcpu: int
+    state: AttemptState
+    reason: EndReason | None
+    message: str
+    revoked: str
+    assigned_at_ms: int
+    started_at_ms: int | None
+    ended_at_ms: int | None
+    main_ms: int
+    cost_nanousd: int
+    containers: tuple[ContainerRecord, ...]
+
+
+class WorkerRow(NamedTuple):
+    worker_id: str
+    name: str
+    capacity_mcpu: int
+    runtime: str
+    state: WorkerState
+    joined_at_ms: int
+    lost_at_ms: int | None
+    reason: str
+
+
+class DeletionRow(NamedTuple):
+    """A batch that has left memory was deleted."""
+
+    batch_id: int
+    deleted_at_ms: int
+
+
+@dataclass(slots=True)
+class Changes:
+    """What the events since the last `take_changes` did to rows. Ranges are written first, in order."""
+
+    batches: dict[int, BatchRow] = field(default_factory=dict)
+    job_ranges: list[JobRangeRow] = field(default_factory=list)
+    jobs: dict[tuple[int, int], JobRow] = field(default_factory=dict)
+    attempts: dict[str, AttemptRow] = field(default_factory=dict)
+    workers: dict[str, WorkerRow] = field(default_factory=dict)
+    deletions: list[DeletionRow] = field(default_factory=list)
+    owners: dict[int, str] = field(default_factory=dict)
+    """batch id -> user, of every batch an event was about: for whom it is news."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """An attempt that has not ended."""
+
+    attempt_id: str
+    batch_id: int
+    job_id: int
+    number: int
+    worker_id: str
+    mcpu: int
+    assigned_at_ms: int
+    state: AttemptState = AttemptState.ASSIGNED
+    started_at_ms: int | None = None
+    main_ms: int = 0
+    revoked: str = ""
+    """Why the controller withdrew it; empty while it has not."""
+
+    def row(self) -> AttemptRow:
+        return AttemptRow(
+            self.attempt_id, self.batch_id, self.job_id, self.number, self.worker_id, self.mcpu, self.state,
+            None, "", self.revoked, self.assigned_at_ms, self.started_at_ms, None, self.main_ms, 0, (),
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Worker:
+    """A worker that is not lost."""
+
+    worker_id: str
+    name: str
+    capacity_mcpu: int
+    runtime: str
+    joined_at_ms: int
+    free_mcpu: int = 0
+    attempts: set[str] = field(default_factory=set)
+
+    def row(self) -> WorkerRow:
+        return WorkerRow(
+            self.worker_id, self.name, self.capacity_mcpu, self.runtime, WorkerState.ACTIVE, self.joined_at_ms, None, ""
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Batch:
+    """A batch that is not complete. Open: no columns yet."""
+
+    batch_id: int
+    user: str
+    billing_project: str
+    request_id: str
+    request_sha256: bytes
+    attributes: dict[str, str]
+    n_jobs: int
+    created_at_ms: int
+    closed_at_ms: int | None = None
+    cancelled_at_ms: int | None = None
+    cancelled_by: str = ""
+    cancel_reason: str = ""
+    deleted_at_ms: int | None = None
+    msec_mcpu: int = 0
+    """Of completed jobs, with all their attempts; so is the cost."""
+    cost_nanousd: int = 0
+    columns: JobColumns | None = None
+    counts: list[int] = field(default_factory=lambda: [0] * 8)
+    """Jobs by state; index is the JobState."""
+    tries: dict[int, Tries] = field(default_factory=dict)
+    """By job id: jobs that had an attempt and are not complete."""
+    attempts: set[str] = field(default_factory=set)
+    due: list[int] = field(default_factory=list, compare=False)
+    """Positions of Pending jobs whose parents are all complete; the reactor announces them."""
+    ready_from: list[int] = field(default_factory=lambda: [0, 0], compare=False)
+    """No Ready job stands before this position: [plain, always_run]. A hint for the scheduler."""
+
+    @property
+    def n_complete(self) -> int:
+        return sum(self.counts[JobState.SUCCESS :])
+
+    @property
+    def is_complete(self) -> bool:
+        """Every job is in a final state (and BatchCompleted is due)."""
+        return self.closed_at_ms is not None and self.n_complete == self.n_jobs
+
+    @property
+    def cancelled(self) -> bool:
+        return self.cancelled_at_ms is not None
+
+    def runnable(self, job_id: int) -> bool:
+        """Cancelling the batch does not concern this job."""
+        return not self.cancelled or (self.columns is not None and self.columns.always_run(job_id))
+
+    def row(self, completed_at_ms: int | None = None) -> BatchRow:
+        c = self.counts
+        failed = c[JobState.FAILURE] + c[JobState.ERROR]
+        state = batch_state(
+            closed=self.closed_at_ms is not None, cancelled=self.cancelled, n_jobs=self.n_jobs,
+            n_succeeded=c[JobState.SUCCESS], n_failed=failed, n_cancelled=c[JobState.CANCELLED],
+        )  # fmt: skip
+        return BatchRow(
+            self.batch_id, self.user, self.billing_project, self.request_id, self.request_sha256, self.attributes,
+            self.n_jobs, state, c[JobState.PENDING], c[JobState.READY], c[JobState.RUNNING], c[JobState.SUCCESS],
+            failed, c[JobState.CANCELLED], self.msec_mcpu, self.cost_nanousd, self.created_at_ms,
+            self.closed_at_ms, completed_at_ms, self.cancelled_at_ms, self.cancelled_by, self.cancel_reason,
+            self.deleted_at_ms,
+        )  # fmt: skip
+
+    def job_row(
+        self, job_id: int, attempt_id: str | None, *, exit_code: int | None = None, reason: str = "",
+        ended_at_ms: int | None = None,
+    ) -> JobRow:  # fmt: skip
+        assert self.columns is not None
+        t = self.tries[job_id]
+        return JobRow(
+            self.batch_id, job_id, self.columns.state(job_id), reason, exit_code, attempt_id, t.n_attempts,
+            t.n_preempted, t.n_lost, t.n_failed, t.duration_ms, t.msec_mcpu, t.cost_nanousd, t.started_at_ms,
+            ended_at_ms,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class User:
+    """What a user holds and waits for. Derived."""
+
+    running_mcpu: int = 0
+    batches: dict[int, None] = field(default_factory=dict)
+    """Ids of closed batches, oldest first (ids only grow)."""
+
+
+class CheckFailed(AssertionError):
+    """An invariant does not hold. The message says which, about what."""
+
+
+class State:
+    """All batches, attempts and workers that are not over. See the module's rules."""
+
+    def __init__(self) -> None:
+        self.batches: dict[int, Batch] = {}
+        self.attempts: dict[str, Attempt] = {}
+        self.workers: dict[str, Worker] = {}
+        self.next_batch_id = 1
+        # Derived from the above. The last two are work lists: `apply` adds, the reactor takes away.
+        self.users: dict[str, User] = {}
+        self.requests: dict[tuple[str, str], int] = {}
+        """(user, request id) -> batch id, of the batches here."""
+        self.cancelling: dict[int, int] = {}
+        """Cancelled batches -> first position that may still need cancelling."""
+        self.unannounced: dict[int, None] = {}
+        """Batches whose `due` is not empty, or that may be complete."""
+        self._changes = Changes()
+        self._dirty_batches: dict[int, None] = {}
+
+    # -- what is true ------------------------------------------------------------------------------
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, State):
+            return NotImplemented
+        return (
+            self.batches == other.batches
+            and self.attempts == other.attempts
+            and self.workers == other.workers
+            and self.next_batch_id == other.next_batch_id
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def take_changes(self) -> Changes:
+        """The rows that changed since the last call."""
+        changes = self._changes
+        for batch_id in self._dirty_batches:
+            if (batch := self.batches.get(batch_id)) is not None:
+                changes.batches[batch_id] = batch.row()
+        self._dirty_batches = {}
+        self._changes = Changes()
+        return changes
+
+    # -- the fold ----------------------------------------------------------------------------------
+
+    def apply(self, event: ev.Event) -> None:
+        """Make it true. Events of what is not here any more (it is complete) change nothing here."""
+        match event:
+            case ev.AttemptAssigned():
+                self._assigned(event)
+            case ev.AttemptStarted():
+                attempt = self.attempts[event.attempt_id]
+                attempt.state = AttemptState.STARTED
+                attempt.started_at_ms = event.at_ms
+                self._note_attempt(attempt)
+            case ev.AttemptEnded():
+                self._ended(event)
+            case ev.JobsReady():
+                self._ready(event)
+            case ev.AttemptProgressed():
+                attempt = self.attempts[event.attempt_id]
+                attempt.main_ms = event.main_ms
+                self._note_attempt(attempt)
+            case ev.AttemptRevoked():
+                attempt = self.attempts[event.attempt_id]
+                attempt.revoked = event.reason
+                self._note_attempt(attempt)
+            case ev.JobsCancelled():
+                self._cancelled(event)
+            case ev.BatchCreated():
+                batch = Batch(
+                    event.batch_id, event.user, event.billing_project, event.request_id, event.request_sha256,
+                    event.attributes, event.n_jobs, event.at_ms,
+                )  # fmt: skip
+                self.add_batch(batch)
+                self._note(batch)
+            case ev.BatchClosed():
+                batch = self.batches[event.batch_id]
+                batch.closed_at_ms = event.at_ms
+                assert event.columns is not None
+                self._set_columns(batch, event.columns)
+                self._note(batch)
+            case ev.BatchCancelled():
+                batch = self.batches[event.batch_id]
+                batch.cancelled_at_ms, batch.cancelled_by = event.at_ms, event.by
+                batch.cancel_reason = event.reason
+                if batch.closed_at_ms is None:
+                    batch.closed_at_ms, batch.n_jobs = event.at_ms, 0
+                    self._set_columns(batch, JobColumns.empty())
+                self.cancelling[batch.batch_id] = 0
+                self._note(batch)
+            case ev.BatchDeleted():
+                if (batch_ := self.batches.get(event.batch_id)) is not None:
+                    batch_.deleted_at_ms = event.at_ms
+                    self._note(batch_)
+                else:
+                    self._changes.deletions.append(DeletionRow(event.batch_id, event.at_ms))
+            case ev.BatchCompleted():
+                self._completed(event)
+            case ev.WorkerJoined():
+                worker = self.workers.get(event.worker_id)
+                used = worker.capacity_mcpu - worker.free_mcpu if worker else 0
+                self.workers[event.worker_id] = Worker(
+                    event.worker_id, event.name, event.capacity_mcpu, event.runtime, event.at_ms,
+                    event.capacity_mcpu - used, worker.attempts if worker else set(),
+                )  # fmt: skip
+                self._changes.workers[event.worker_id] = self.workers[event.worker_id].row()
+            case ev.WorkerLost():
+                worker = self.workers.pop(event.worker_id)
+                self._changes.workers[event.worker_id] = worker.row()._replace(
+                    state=WorkerState.LOST, lost_at_ms=event.at_ms, reason=event.reason
+                )
+
+    def _assigned(self, e: ev.AttemptAssigned) -> None:
+        batch = self.batches[e.batch_id]
+        attempt = Attempt(e.attempt_id, e.batch_id, e.job_id, e.number, e.worker_id, e.mcpu, e.at_ms)
+        self._set_job_state(batch, e.job_id, JobState.RUNNING)
+        tries = batch.tries.get(e.job_id)
+        if tries is None:
+            tries = batch.tries[e.job_id] = Tries()
+        tries.n_attempts = e.number
+        tries.started_at_ms = e.at_ms
+        self.add_attempt(attempt)
+        self._changes.jobs[e.batch_id, e.job_id] = batch.job_row(e.job_id, e.attempt_id)
+        self._note_attempt(attempt)
+        self._note(batch)
+
+    def _ended(self, e: ev.AttemptEnded) -> None:
+        attempt = self.attempts.pop(e.attempt_id)
+        batch = self.batches[attempt.batch_id]
+        worker = self.workers[attempt.worker_id]
+        worker.free_mcpu += attempt.mcpu
+        worker.attempts.discard(e.attempt_id)
+        self.users[batch.user].running_mcpu -= attempt.mcpu
+        batch.attempts.discard(e.attempt_id)
+
+        started = attempt.started_at_ms
+        cost = cost_nanousd(attempt.mcpu, started, e.main_ms) if started is not None and e.main_ms else 0
+        tries = batch.tries[e.job_id]
+        tries.duration_ms += e.main_ms
+        tries.msec_mcpu += e.main_ms * attempt.mcpu
+        tries.cost_nanousd += cost
+        if e.reason is EndReason.PREEMPTED:
+            tries.n_preempted += 1
+        elif e.reason in (EndReason.LOST, EndReason.REFUSED):
+            tries.n_lost += 1
+        elif e.reason is not EndReason.REVOKED:
+            tries.n_failed += 1
+        assert batch.columns is not None
+        v = verdict(
+            e.reason, e.message, e.containers, tries,
+            retries=batch.columns.retries.get(e.job_id, 0), cancelled=not batch.runnable(e.job_id),
+        )  # fmt: skip
+        self._set_job_state(batch, e.job_id, v.state)
+        self._changes.attempts[e.attempt_id] = attempt.row()._replace(
+            state=AttemptState.ENDED, reason=e.reason, message=e.message, ended_at_ms=e.at_ms,
+            main_ms=e.main_ms, cost_nanousd=cost, containers=e.containers,
+        )  # fmt: skip
+        self._changes.jobs[e.batch_id, e.job_id] = batch.job_row(
+            e.job_id, e.attempt_id, exit_code=v.exit_code, reason=v.reason,
+            ended_at_ms=e.at_ms if v.state.is_complete else None,
+        )  # fmt: skip
+        if v.state.is_complete:
+            batch.msec_mcpu += tries.msec_mcpu
+            batch.cost_nanousd += tries.cost_nanousd
+            del batch.tries[e.job_id]
+            self._tell_children(batch, e.job_id, v.state)
+        self._note(batch)
+
+    def _ready(self, e: ev.JobsReady) -> None:
+        batch = self.batches[e.batch_id]
+        for first, last in e.jobs:
+            for job_id in range(first, last + 1):
+                self._set_job_state(batch, job_id, JobState.READY)
+            self._changes.job_ranges.append(JobRangeRow(e.batch_id, first, last, JobState.READY, "", None))
+        self._note(batch)
+
+    def _cancelled(self, e: ev.JobsCancelled) -> None:
+        batch = self.batches[e.batch_id]
+        for first, last in e.jobs:
+            row = JobRangeRow(e.batch_id, first, last, JobState.CANCELLED, e.reason, e.at_ms)
+            self._changes.job_ranges.append(row)
+            for job_id in range(first, last + 1):
+                self._set_job_state(batch, job_id, JobState.CANCELLED)
+                if (tries := batch.tries.get(job_id)) is not None:
+                    batch.msec_mcpu += tries.msec_mcpu
+                    batch.cost_nanousd += tries.cost_nanousd
+                    row_ = batch.job_row(job_id, None, reason=e.reason, ended_at_ms=e.at_ms)
+                    previous = self._changes.jobs.get((e.batch_id, job_id))
+                    if previous is not None:
+                        self._changes.jobs[e.batch_id, job_id] = row_._replace(attempt_id=previous.attempt_id)
+                    del batch.tries[job_id]
+                self._tell_children(batch, job_id, JobState.CANCELLED)
+        self._note(batch)
+
+    def _completed(self, e: ev.BatchCompleted) -> None:
+        batch = self.batches.pop(e.batch_id)
+        del self.requests[batch.user, batch.request_id]
+        self.cancelling.pop(e.batch_id, None)
+        user = self.users[batch.user]
+        del user.batches[e.batch_id]
+        if not user.batches and not user.running_mcpu:
+            del self.users[batch.user]
+        self._changes.batches[e.batch_id] = batch.row(e.at_ms)
+        self._changes.owners[e.batch_id] = batch.user
+
+    # -- pieces of the fold, and of loading ----------------------------------------------------------
+
+    def add_batch(self, batch: Batch) -> None:
+        """A batch enters: newly created, or loaded from its row (columns by `load_columns`)."""
+        self.batches[batch.batch_id] = batch
+        self.requests[batch.user, batch.request_id] = batch.batch_id
+        self.next_batch_id = max(self.next_batch_id, batch.batch_id + 1)
+
+    def load_columns(self, batch_id: int, columns: JobColumns) -> None:
+        """The jobs of a loaded, closed batch."""
+        batch = self.batches[batch_id]
+        self._set_columns(batch, columns)
+        if batch.cancelled:
+            self.cancelling[batch_id] = 0
+
+    def add_attempt(self, attempt: Attempt) -> None:
+        """An attempt enters: newly assigned, or loaded from its row (after its batch and worker)."""
+        self.attempts[attempt.attempt_id] = attempt
+        worker = self.workers[attempt.worker_id]
+        worker.free_mcpu -= attempt.mcpu
+        worker.attempts.add(attempt.attempt_id)
+        batch = self.batches[attempt.batch_id]
+        batch.attempts.add(attempt.attempt_id)
+        self.users[batch.user].running_mcpu += attempt.mcpu
+
+    def _set_columns(self, batch: Batch, columns: JobColumns) -> None:
+        batch.columns = columns
+        for state in JobState:
+            batch.counts[state] = sum(
+                columns.states.count(state | bits) for bits in (0, ALWAYS_RUN, DOOMED, ALWAYS_RUN | DOOMED)
+            )
+        pending = (JobState.PENDING, JobState.PENDING | ALWAYS_RUN, JobState.PENDING | DOOMED)
+        if columns.children:
+            batch.due = [i for i, s in enumerate(columns.states) if s in pending and not columns.waiting[i]]
+        user = self.users.setdefault(batch.user, User())
+        user.batches[batch.batch_id] = None
+        self.unannounced[batch.batch_id] = None
+
+    def _set_job_state(self, batch: Batch, job_id: int, state: JobState) -> None:
+        assert batch.columns is not None
+        byte = batch.columns.states[job_id - 1]
+        batch.counts[byte & STATE_MASK] -= 1
+        batch.counts[state] += 1
+        always = byte & ALWAYS_RUN
+        batch.columns.states[job_id - 1] = state | always
+        if state is JobState.READY:
+            kind = 1 if always else 0
+            batch.ready_from[kind] = min(batch.ready_from[kind], job_id - 1)
+
+    def _tell_children(self, batch: Batch, job_id: int, state: JobState) -> None:
+        columns = batch.columns
+        assert columns is not None
+        states, waiting = columns.states, columns.waiting
+        for child in columns.children_of(job_id):
+            waiting[child] -= 1
+            byte = states[child]
+            if byte & STATE_MASK != JobState.PENDING:
+                continue
+            if state is not JobState.SUCCESS and not byte & ALWAYS_RUN:
+                states[child] = byte | DOOMED
+            if not waiting[child]:
+                batch.due.append(child)
+        self.unannounced[batch.batch_id] = None
+
+    def _note(self, batch: Batch) -> None:
+        self._dirty_batches[batch.batch_id] = None
+        self._changes.owners[batch.batch_id] = batch.user
+
+    def _note_attempt(self, attempt: Attempt) -> None:
+        self._changes.attempts[attempt.attempt_id] = attempt.row()
+        self._changes.owners[attempt.batch_id] = self.batches[attempt.batch_id].user
+
+    # -- invariants ----------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise CheckFailed unless everything that must hold at every instant holds.
+
+        RELIABILITY's I2, I4-I8 as far as memory knows them, and that the derived fields are derived.
+        """
+        running: dict[str, int] = {}
+        live: dict[tuple[int, int], str] = {}
+        for attempt in self.attempts.values():
+            key = attempt.batch_id, attempt.job_id
+            _require(key not in live, f"job {key} has two live attempts", attempt)
+            live[key] = attempt.attempt_id
+            _require(attempt.attempt_id in self.workers[attempt.worker_id].attempts, "not at its worker", attempt)
+            batch = self.batches[attempt.batch_id]
+            _require(attempt.attempt_id in batch.attempts, "not in its batch", attempt)
+            _require(attempt.number == batch.tries[attempt.job_id].n_attempts, "number is not the last", attempt)
+            _require((attempt.started_at_ms is not None) == (attempt.state >= AttemptState.STARTED), "start", attempt)
+            running[batch.user] = running.get(batch.user, 0) + attempt.mcpu
+        for worker in self.workers.values():
+            used = sum(self.attempts[a].mcpu for a in worker.attempts)
+            _require(worker.free_mcpu == worker.capacity_mcpu - used, "free cores do not add up", worker)
+            _require(worker.free_mcpu >= 0, "more cores used than there are", worker)
+        for name, user in self.users.items():
+            _require(user.running_mcpu == running.get(name, 0), f"running cores of {name}", user)
+        for batch in self.batches.values():
+            self._check_batch(batch, live)
+
+    def _check_batch(self, batch: Batch, live: dict[tuple[int, int], str]) -> None:
+        name = f"batch {batch.batch_id}"
+        _require(self.requests.get((batch.user, batch.request_id)) == batch.batch_id, "request is not known", name)
+        if (columns := batch.columns) is None:
+            _require(batch.closed_at_ms is None and not batch.attempts, "open, yet something runs", name)
+            return
+        _require(batch.n_jobs == len(columns), "number of jobs", name)
+        counts = [0] * 8
+        waiting = [0] * len(columns)
+        lost_parent = [False] * len(columns)
+        for i, byte in enumerate(columns.states):
+            state = JobState(byte & STATE_MASK)
+            counts[state] += 1
+            for child in columns.children_of(i + 1):
+                _require(child > i, f"job {child + 1} depends on a later job", name)
+                waiting[child] += not state.is_complete
+                lost_parent[child] |= state.is_complete and state is not JobState.SUCCESS
+        _require(counts == batch.counts, f"counters {batch.counts} are not {counts}", name)
+        _require(waiting == list(columns.waiting), "waiting counts are not those of the parents", name)
+        due = set(batch.due)
+        for i, byte in enumerate(columns.states):
+            job, state, always = f"job {batch.batch_id}/{i + 1}", JobState(byte & STATE_MASK), byte & ALWAYS_RUN
+            key = (batch.batch_id, i + 1)
+            _require((state is JobState.RUNNING) == (key in live), "Running means exactly one live attempt", job)
+            if state is JobState.PENDING:
+                _require(bool(waiting[i]) != (i in due), "waits for nobody and is not due, or both", job)
+                _require(bool(byte & DOOMED) == (lost_parent[i] and not always), "doomed by its parents", job)
+            else:
+                _require(not byte & DOOMED, "doomed but not Pending", job)
+                _require(state is JobState.CANCELLED or not waiting[i], "went on before its parents", job)
+            if lost_parent[i] and not always:
+                _require(state in (JobState.PENDING, JobState.CANCELLED), "ran though a parent failed", job)
+            _require(not (always and state is JobState.CANCELLED), "always_run was cancelled", job)
+            if state is JobState.READY:
+                _require(batch.ready_from[1 if always else 0] <= i, "Ready before the scheduler's hint", job)
+            _require((i + 1 in batch.tries) <= (not state.is_complete), "tries of a complete job", job)
+
+
+def _require(holds: bool, what: str, about: object) -> None:
+    if not holds:
+        raise CheckFailed(f"{what}: {about}")
+
+
+def fold(state: State, events: Iterable[ev.Event]) -> State:
+    """The state after these events."""
+    for event in events:
+        state.apply(event)
+    return state
