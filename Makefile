@@ -1,0 +1,62 @@
+# `make help` lists what there is to make.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON_IN_VENV := $(BIN)/python
+PROTOS := $(wildcard proto/longshore_api/v1/*.proto)
+STUBS := $(PROTOS:.proto=_pb2.py)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test check imports proto release-proto lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed $(STUBS) ## everything that is needed to work on this, in .venv (PYTHON=... chooses another Python)
+
+$(VENV)/.locked: requirements.lock setup/venv.sh
+	@PYTHON="$(PYTHON)" setup/venv.sh $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml hatch_build.py
+	@$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(STUBS) &: $(PROTOS) hatch_build.py $(VENV)/.locked
+	@$(PYTHON_IN_VENV) hatch_build.py
+
+demo: setup ## the whole service on this machine runs two programs and shows what became of them
+	@setup/engine.sh $(PYTHON_IN_VENV) || echo "Going on without Docker: tasks will run as plain processes."
+	@$(PYTHON_IN_VENV) setup/demo.py
+
+test: setup check ## everything: engine, database, checks, all tests
+	@setup/engine.sh $(PYTHON_IN_VENV) || true
+	@setup/postgres.sh || true
+	$(PYTHON_IN_VENV) -m pytest -n 2
+
+check: setup imports ## style, types, imports, protocol; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PYTHON_IN_VENV) setup/check_protos.py
+
+imports: setup ## who may import whom (the contracts are in pyproject.toml)
+	$(BIN)/lint-imports
+
+proto: setup ## make the gRPC stubs again
+	$(PYTHON_IN_VENV) hatch_build.py
+
+release-proto: setup ## record the protocol as released: `make check` then holds the future to it
+	$(PYTHON_IN_VENV) setup/check_protos.py --release
+
+lock: setup ## pin the newest packages that pyproject.toml allows
+	$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --group dev \
+		--generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
+		--output-file requirements.lock pyproject.toml
+
+clean: ## remove all that was made, the environment too
+	rm -rf $(VENV) .build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -f proto/longshore_api/v1/*_pb2*.py proto/longshore_api/v1/*_pb2*.pyi
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
