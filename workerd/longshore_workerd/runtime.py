@@ -77,6 +77,9 @@ class Exit:
     error_kind: ErrorKind = ErrorKind.NONE
     error: str = ""
     known: bool = True
+    ran_ms: int | None = None
+    """How long it ran, where the runtime knows: for ends that nobody was there to see. Never more
+    than it really ran; None = not known."""
 
 
 @dataclass(frozen=True, slots=True)
