@@ -64,6 +64,8 @@ class Engine:
         self._stopping = False
         self._reactor: Reactor | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._failures = 0
+        """Steps that failed one after another."""
         self.seq = 0
         """Of the last committed event."""
 
@@ -114,6 +116,9 @@ class Engine:
                     answers.append((future, request(reactor, now)))
                 except Refusal as refusal:
                     answers.append((future, refusal))
+                except Exception as defect:
+                    _answer(future, defect)
+                    raise
             more = reactor.advance(now)
             events, changes = reactor.take()
             if events:
@@ -122,11 +127,18 @@ class Engine:
             raise
         except Exception as failure:
             # A defect in a decision counts like a failed commit: what memory holds is not believed.
-            log.warning("a step failed, loading again: %s", failure, exc_info=not isinstance(failure, StoreUnavailable))
+            log.warning(
+                "a step failed, loading again: %s",
+                failure,
+                exc_info=not isinstance(failure, StoreUnavailable),
+            )
             for _, future in requests:
                 _answer(future, _unavailable())
+            await asyncio.sleep(RETRY_S[min(self._failures, len(RETRY_S) - 1)])
+            self._failures += 1
             await self._load(reactor)
             return True
+        self._failures = 0
         if events:
             self._feed.publish(Committed(self.seq, now, events, changes))
         for future, answer in answers:
