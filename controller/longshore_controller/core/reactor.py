@@ -238,7 +238,9 @@ class Reactor:
                 self._end(attempt, _end_of(EndReason.REVOKED, attempt, attempt.revoked), now)
             elif attempt.state is AttemptState.STARTED:
                 # It must not start a second time under the same id.
-                self._end(attempt, _end_of(EndReason.LOST, attempt, "the worker does not know it any more"), now)
+                self._end(
+                    attempt, _end_of(EndReason.LOST, attempt, "the worker does not know it any more"), now
+                )
             else:
                 run.append(attempt_id)
         return Orders(complete=True, run=tuple(run), keep=tuple(keep))
@@ -386,4 +388,6 @@ def _plausible(report: Report) -> Report:
         ok = codes.get(ContainerName.MAIN) is not None or bool(codes.get(ContainerName.INPUT))
     if ok:
         return report
-    return Report(report.attempt_id, AttemptState.ENDED, report.main_ms, EndReason.LOST, "its report makes no sense")
+    return Report(
+        report.attempt_id, AttemptState.ENDED, report.main_ms, EndReason.LOST, "its report makes no sense"
+    )

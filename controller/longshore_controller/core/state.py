@@ -559,11 +559,19 @@ class State:
             key = attempt.batch_id, attempt.job_id
             _require(key not in live, f"job {key} has two live attempts", attempt)
             live[key] = attempt.attempt_id
-            _require(attempt.attempt_id in self.workers[attempt.worker_id].attempts, "not at its worker", attempt)
+            _require(
+                attempt.attempt_id in self.workers[attempt.worker_id].attempts, "not at its worker", attempt
+            )
             batch = self.batches[attempt.batch_id]
             _require(attempt.attempt_id in batch.attempts, "not in its batch", attempt)
-            _require(attempt.number == batch.tries[attempt.job_id].n_attempts, "number is not the last", attempt)
-            _require((attempt.started_at_ms is not None) == (attempt.state >= AttemptState.STARTED), "start", attempt)
+            _require(
+                attempt.number == batch.tries[attempt.job_id].n_attempts, "number is not the last", attempt
+            )
+            _require(
+                (attempt.started_at_ms is not None) == (attempt.state >= AttemptState.STARTED),
+                "start",
+                attempt,
+            )
             running[batch.user] = running.get(batch.user, 0) + attempt.mcpu
         for worker in self.workers.values():
             used = sum(self.attempts[a].mcpu for a in worker.attempts)
@@ -576,7 +584,9 @@ class State:
 
     def _check_batch(self, batch: Batch, live: dict[tuple[int, int], str]) -> None:
         name = f"batch {batch.batch_id}"
-        _require(self.requests.get((batch.user, batch.request_id)) == batch.batch_id, "request is not known", name)
+        _require(
+            self.requests.get((batch.user, batch.request_id)) == batch.batch_id, "request is not known", name
+        )
         if (columns := batch.columns) is None:
             _require(batch.closed_at_ms is None and not batch.attempts, "open, yet something runs", name)
             return
@@ -595,9 +605,15 @@ class State:
         _require(waiting == list(columns.waiting), "waiting counts are not those of the parents", name)
         due = set(batch.due)
         for i, byte in enumerate(columns.states):
-            job, state, always = f"job {batch.batch_id}/{i + 1}", JobState(byte & STATE_MASK), byte & ALWAYS_RUN
+            job, state, always = (
+                f"job {batch.batch_id}/{i + 1}",
+                JobState(byte & STATE_MASK),
+                byte & ALWAYS_RUN,
+            )
             key = (batch.batch_id, i + 1)
-            _require((state is JobState.RUNNING) == (key in live), "Running means exactly one live attempt", job)
+            _require(
+                (state is JobState.RUNNING) == (key in live), "Running means exactly one live attempt", job
+            )
             if state is JobState.PENDING:
                 _require(bool(waiting[i]) != (i in due), "waits for nobody and is not due, or both", job)
                 _require(bool(byte & DOOMED) == (lost_parent[i] and not always), "doomed by its parents", job)
