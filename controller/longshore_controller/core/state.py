@@ -175,7 +175,8 @@ class Worker:
 
     def row(self) -> WorkerRow:
         return WorkerRow(
-            self.worker_id, self.name, self.capacity_mcpu, self.runtime, WorkerState.ACTIVE, self.joined_at_ms, None, ""
+            self.worker_id, self.name, self.capacity_mcpu, self.runtime, WorkerState.ACTIVE,
+            self.joined_at_ms, None, "",
         )  # fmt: skip
 
 
@@ -235,9 +236,9 @@ class Batch:
             n_succeeded=c[JobState.SUCCESS], n_failed=failed, n_cancelled=c[JobState.CANCELLED],
         )  # fmt: skip
         return BatchRow(
-            self.batch_id, self.user, self.billing_project, self.request_id, self.request_sha256, self.attributes,
-            self.n_jobs, state, c[JobState.PENDING], c[JobState.READY], c[JobState.RUNNING], c[JobState.SUCCESS],
-            failed, c[JobState.CANCELLED], self.msec_mcpu, self.cost_nanousd, self.created_at_ms,
+            self.batch_id, self.user, self.billing_project, self.request_id, self.request_sha256,
+            self.attributes, self.n_jobs, state, c[JobState.PENDING], c[JobState.READY],
+            c[JobState.RUNNING], c[JobState.SUCCESS], failed, c[JobState.CANCELLED], self.msec_mcpu, self.cost_nanousd, self.created_at_ms,
             self.closed_at_ms, completed_at_ms, self.cancelled_at_ms, self.cancelled_by, self.cancel_reason,
             self.deleted_at_ms,
         )  # fmt: skip
