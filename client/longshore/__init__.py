@@ -1,0 +1,73 @@
+"""Longshore: run pipelines of containers from Python.
+
+>>> import longshore as hp
+>>> p = hp.Pipeline(name='hello')            # backend=hp.BatchBackend('my-project')
+>>> t = p.new_task(name='hello')
+>>> t.command('echo "hello world"')
+<Task 'hello' of pipeline 'hello'>
+
+Nothing is imported before it is used: `import longshore` is fast, and only what talks to a service
+loads gRPC.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .backend import BatchBackend as BatchBackend
+    from .errors import AuthError as AuthError
+    from .errors import BatchError as BatchError
+    from .errors import BatchFailedError as BatchFailedError
+    from .errors import Conflict as Conflict
+    from .errors import NotFound as NotFound
+    from .errors import NotSubmitted as NotSubmitted
+    from .errors import PermissionDenied as PermissionDenied
+    from .errors import QuotaExceeded as QuotaExceeded
+    from .errors import Unavailable as Unavailable
+    from .errors import UsageError as UsageError
+    from .errors import WaitTimeout as WaitTimeout
+    from .errors import WrongType as WrongType
+    from .handles import Batch as Batch
+    from .handles import BatchBuilder as BatchBuilder
+    from .handles import Job as Job
+    from .handles import Log as Log
+    from .pipeline import Pipeline as Pipeline
+    from .pipeline import Task as Task
+    from .resource import InputResourceFile as InputResourceFile
+    from .resource import ResourceFile as ResourceFile
+    from .resource import ResourceGroup as ResourceGroup
+    from .resource import TaskResourceFile as TaskResourceFile
+    from .service import Client as Client
+    from .status import AttemptStatus as AttemptStatus
+    from .status import BatchStatus as BatchStatus
+    from .status import ContainerStatus as ContainerStatus
+    from .status import JobSpec as JobSpec
+    from .status import JobStatus as JobStatus
+    from .status import LogChunk as LogChunk
+    from .status import Session as Session
+
+_MODULES = {
+    "backend": "BatchBackend",
+    "errors": "AuthError BatchError BatchFailedError Conflict NotFound NotSubmitted PermissionDenied"
+    " QuotaExceeded Unavailable UsageError WaitTimeout WrongType",
+    "handles": "Batch BatchBuilder Job Log",
+    "pipeline": "Pipeline Task",
+    "resource": "InputResourceFile ResourceFile ResourceGroup TaskResourceFile",
+    "service": "Client",
+    "status": "AttemptStatus BatchStatus ContainerStatus JobSpec JobStatus LogChunk Session",
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF})

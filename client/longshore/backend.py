@@ -1,0 +1,199 @@
+"""BatchBackend: runs a pipeline as a batch of a service."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Any, Self
+
+from .checks import check_bool, check_text
+from .compile import compile_pipeline, plan
+from .errors import UsageError, WrongType
+from .failures import batch_failed
+from .handles import Batch
+from .pipeline import Pipeline
+from .progress import Progress, choose_progress
+from .service import Client
+from .status import BatchStatus, JobSpec, Session
+from .terminal import clean
+
+
+class BatchBackend:
+    """Runs pipelines at a service, and lets a billing project pay.
+
+    Parameters
+    ----------
+    billing_project : its name.
+    endpoint, token : the service; see `Client`.
+    remote_tmpdir : a folder for intermediate files; the service's own if none is given.
+
+    Besides `dry_run`, `verbose` and `delete_scratch_on_exit`, ``Pipeline.run`` takes here:
+
+    wait : True
+        Return when the batch is complete; otherwise at once.
+    open : False
+        Show the batch in the dashboard: in this terminal when it waits and there is one (leave it
+        with ``q``), else by printing the command. Never fails the run.
+    disable_progress_bar : False
+        Show no progress.
+    check : True
+        Raise BatchFailedError when the batch is not a success; only when it waits.
+
+    Intermediate files lie below `remote_tmpdir`, in a folder of that run. It is removed by whoever
+    waits for the batch with the returned handle: by `run` itself, or after ``wait=False`` by
+    ``batch.wait()``; if nobody waits, it stays. On a service of another machine it stays too.
+
+    Raises an error that says what to do when no service is known, or no token for it.
+    """
+
+    _run_options = frozenset({"wait", "open", "disable_progress_bar", "check"})
+
+    def __init__(
+        self,
+        billing_project: str,
+        *,
+        endpoint: str | None = None,
+        token: str | None = None,
+        remote_tmpdir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if not isinstance(billing_project, str):
+            raise WrongType(
+                f"billing_project must be a str, not {billing_project!r}", hint="BatchBackend('my-project')"
+            )
+        self._remote_tmpdir = check_text("remote_tmpdir", os.fspath(remote_tmpdir or ""))
+        self._client = Client(billing_project, endpoint=endpoint, token=token)
+
+    @property
+    def client(self) -> Client:
+        """For everything that is not a pipeline."""
+        return self._client
+
+    def close(self) -> None:
+        """Hang up. Batches go on. May be called again."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<BatchBackend at {self._client.endpoint}>"
+
+    def _run(
+        self,
+        pipeline: Pipeline,
+        *,
+        dry_run: bool,
+        verbose: bool,
+        delete_scratch_on_exit: bool,
+        wait: bool = True,
+        open: bool = False,
+        disable_progress_bar: bool = False,
+        check: bool = True,
+        **none: Any,
+    ) -> Batch | None:
+        for what, value in {"wait": wait, "open": open, "check": check}.items():
+            check_bool(what, value)
+        session = self._client.session()
+        tmpdir = (self._remote_tmpdir or session.remote_tmpdir).rstrip("/")
+        scratch = f"{tmpdir}/{uuid.uuid4().hex}"
+        jobs = compile_pipeline(pipeline, scratch=scratch, folder=os.getcwd())
+        _check_reachable(jobs, session)
+        if dry_run or verbose:
+            print(clean(plan(jobs)))
+        if dry_run:
+            return None
+
+        for notice in session.notices:
+            _say(f"note: {clean(notice)}")
+        builder = self._client.create_batch(pipeline.attributes, name=pipeline.name or None)
+        for job in jobs:
+            builder.add_job(job)
+        with choose_progress(disable_progress_bar) as progress:
+            progress.submitted(0, len(jobs))
+            submitted = builder.submit(lambda n: progress.submitted(n, len(jobs)))
+        batch = _ScratchBatch(submitted, Path(scratch) if delete_scratch_on_exit else None)
+        _say(f"batch {batch.id} of {len(jobs):,} jobs submitted; look: longshore ui {batch.id}")
+        if open:
+            _open_dashboard(batch.id, self._client, in_terminal=wait)
+        if not wait:
+            return batch
+        with choose_progress(disable_progress_bar) as progress:
+            status = _wait(batch, progress)
+        if check and status.state != "success":
+            raise batch_failed(batch, status)
+        return batch
+
+
+class _ScratchBatch(Batch):
+    """A batch whose intermediate files are removed once it was seen complete."""
+
+    def __init__(self, batch: Batch, scratch: Path | None) -> None:
+        super().__init__(batch._client, batch.id)
+        self._scratch = scratch
+
+    def wait(self, timeout: float | None = None) -> BatchStatus:
+        status = super().wait(timeout)
+        self._remove_scratch()
+        return status
+
+    def _remove_scratch(self) -> None:
+        """Whatever happens here, the batch stays what it is. Only a folder of this very run is touched."""
+        if self._scratch is not None and self._scratch.is_dir():
+            try:
+                shutil.rmtree(self._scratch)
+            except OSError as error:
+                _say(f"note: intermediate files stay in {self._scratch}: {error.strerror}")
+        self._scratch = None
+
+
+def _wait(batch: _ScratchBatch, progress: Progress) -> BatchStatus:
+    try:
+        for status in batch.watch():
+            progress.changed(status)
+    except KeyboardInterrupt:
+        _say(
+            f"detached from batch {batch.id}, which is still running. "
+            f"Look again: longshore wait {batch.id}; stop it: longshore cancel {batch.id}"
+        )
+        raise
+    batch._remove_scratch()
+    return status
+
+
+def _check_reachable(jobs: list[JobSpec], session: Session) -> None:
+    """Refuse files that this service cannot move, before anything runs."""
+    folder = session.store_folder.rstrip("/") + "/"
+    for job in jobs:
+        for path in (*(source for source, _ in job.input_files), *(dest for _, dest in job.output_files)):
+            if path.startswith("gs://"):
+                raise UsageError(
+                    f"job {job.name!r} needs {path!r}: this service cannot use Google Storage (gs://) yet",
+                    hint=f"use a path of its machine below {folder}, and copy from or to the bucket yourself",
+                )
+            if not path.startswith(folder):
+                raise UsageError(
+                    f"job {job.name!r} needs {path!r}: this service reads and writes only below {folder}"
+                )
+
+
+def _open_dashboard(batch_id: int, client: Client, *, in_terminal: bool) -> None:
+    """Let the dashboard have the terminal until it is left; where there is none, the hint stands above."""
+    if not (in_terminal and sys.stdin.isatty() and sys.stdout.isatty()):
+        return
+    environ = {**os.environ, "LONGSHORE_ENDPOINT": client.endpoint, "LONGSHORE_TOKEN": client._address.token}
+    program = "import sys; from longshore.cli import main; sys.exit(main())"
+    try:
+        subprocess.run([sys.executable, "-c", program, "ui", str(batch_id)], env=environ, check=False)
+    except (OSError, KeyboardInterrupt) as error:
+        _say(f"note: the dashboard cannot be opened here: {error}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,254 @@
+"""What the service tells about batches, jobs and itself: read-only values, mappings with attributes.
+
+Times ending in ``_at`` are aware UTC datetimes, those ending in ``_ms`` milliseconds; costs are exact
+dollars, and ``cost_nanousd`` the same in billionths. States are the words of the documentation:
+a batch is ``open``, ``running``, ``success``, ``failure`` or ``cancelled``; a job is ``Pending``,
+``Ready``, ``Running``, ``Success``, ``Failure``, ``Error`` or ``Cancelled``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+COMPLETE_JOB_STATES = frozenset({"Success", "Failure", "Error", "Cancelled"})
+"""A job in one of these stays in it."""
+
+
+class Record(Mapping[str, Any]):
+    """A frozen dataclass that is also a mapping of its fields and properties of money.
+
+    >>> spec = JobSpec(command=('true',))
+    >>> spec.command == spec['command'], 'image' in spec, spec.as_dict()['retries']
+    (True, True, 0)
+    """
+
+    __slots__ = ()
+    __dataclass_fields__: dict[str, Any]
+
+    def __getitem__(self, key: str) -> Any:
+        if key in self._keys():
+            return getattr(self, key)
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys())
+
+    def __len__(self) -> int:
+        return len(self._keys())
+
+    def _keys(self) -> tuple[str, ...]:
+        return tuple(self.__dataclass_fields__)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists, numbers and strings, ready for JSON; times in ISO 8601."""
+        return {key: _plain(self[key]) for key in self}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Record):
+        return value.as_dict()
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, Decimal):
+        return float(value)
+    return value
+
+
+class _Priced(Record):
+    """A record with a cost; ``cost`` is one of its keys."""
+
+    __slots__ = ()
+    cost_nanousd: int
+
+    @property
+    def cost(self) -> Decimal:
+        """Dollars, exact."""
+        return Decimal(self.cost_nanousd).scaleb(-9)
+
+    def _keys(self) -> tuple[str, ...]:
+        return (*self.__dataclass_fields__, "cost")
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec(Record):
+    """What a job is asked to do. 0 and '' mean: not said, the service's default."""
+
+    command: tuple[str, ...]
+    name: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    image: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    cpu_mcpu: int = 0
+    memory_bytes: int = 0
+    storage_bytes: int = 0
+    parents: tuple[int, ...] = ()
+    """Smaller job ids of the same batch."""
+    input_files: tuple[tuple[str, str], ...] = ()
+    """(source, destination): from the store to /io, before the command."""
+    output_files: tuple[tuple[str, str], ...] = ()
+    """(source, destination): from /io to the store, after the command."""
+    always_run: bool = False
+    timeout_ms: int = 0
+    retries: int = 0
+    always_copy_output: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerStatus(Record):
+    """One of the three containers of an attempt. Times count from when the attempt reached its worker."""
+
+    name: str
+    """``input``, ``main`` or ``output``."""
+    state: str
+    """``Pending``, ``Running``, ``Success``, ``Failure`` (exit code not 0) or ``Error``."""
+    image: str
+    exit_code: int | None
+    error_kind: str
+    """``''`` or e.g. ``out of memory``."""
+    error: str
+    pull_started_ms: int | None
+    pull_ended_ms: int | None
+    started_ms: int | None
+    ended_ms: int | None
+    log_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStatus(_Priced):
+    """One execution of a job on one worker."""
+
+    id: str
+    number: int
+    worker_id: str
+    state: str
+    """``assigned``, ``started`` or ``ended``."""
+    reason: str
+    """Why it ended: ``completed``, ``error``, ``revoked``, ``preempted``, ``lost`` or ``refused``."""
+    message: str
+    assigned_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    main_ms: int
+    """Billed time of the main container."""
+    reserved_mcpu: int
+    cost_nanousd: int
+    containers: Mapping[str, ContainerStatus]
+    """By name, in the order in which they run."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus(_Priced):
+    """A job as the service saw it when it answered."""
+
+    batch_id: int
+    job_id: int
+    name: str
+    state: str
+    reason: str
+    """Why it is in this state, when the state does not say it all."""
+    exit_code: int | None
+    duration_ms: int
+    """Billed main-container time over all ended attempts."""
+    msec_mcpu: int
+    cost_nanousd: int
+    n_attempts: int
+    reserved_mcpu: int
+    reserved_memory_bytes: int
+    attributes: Mapping[str, str]
+    always_run: bool
+    started_at: datetime | None
+    ended_at: datetime | None
+    spec: JobSpec | None = None
+    """None in lists."""
+    attempts: tuple[AttemptStatus, ...] = ()
+    """Oldest first; empty in lists."""
+
+    @property
+    def complete(self) -> bool:
+        return self.state in COMPLETE_JOB_STATES
+
+    @property
+    def containers(self) -> Mapping[str, ContainerStatus]:
+        """Those of the latest attempt, by name."""
+        return self.attempts[-1].containers if self.attempts else _NONE
+
+    def _keys(self) -> tuple[str, ...]:
+        return (*self.__dataclass_fields__, "complete", "containers", "cost")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStatus(_Priced):
+    """A batch as the service saw it when it answered. Costs are those of completed jobs."""
+
+    id: int
+    billing_project: str
+    user: str
+    state: str
+    complete: bool
+    """Every job is complete; a batch can be ``failure`` or ``cancelled`` before that."""
+    closed: bool
+    n_jobs: int
+    n_pending: int
+    n_ready: int
+    n_running: int
+    n_completed: int
+    n_succeeded: int
+    n_failed: int
+    """Failure and Error."""
+    n_cancelled: int
+    attributes: Mapping[str, str]
+    msec_mcpu: int
+    cost_nanousd: int
+    created_at: datetime
+    closed_at: datetime | None
+    completed_at: datetime | None
+    cancelled_at: datetime | None
+    cancelled_by: str
+    cancel_reason: str
+
+    @property
+    def name(self) -> str:
+        return self.attributes.get("name", "")
+
+    def _keys(self) -> tuple[str, ...]:
+        return (*self.__dataclass_fields__, "name", "cost")
+
+
+@dataclass(frozen=True, slots=True)
+class Session(Record):
+    """Who the caller is to the service, and what the service is."""
+
+    user: str
+    version: str
+    embedded: bool
+    """A service on one machine, of one user."""
+    store_folder: str
+    """Files of jobs may lie below it."""
+    remote_tmpdir: str
+    """Where intermediate files go."""
+    notices: tuple[str, ...]
+    """What the user should know."""
+    largest_worker_mcpu: int
+    default_image: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk(Record):
+    """A piece of a log; the last one of a reading has `end`."""
+
+    offset: int
+    data: bytes
+    end: bool = False
+    incomplete: bool = False
+    """With `end`: the worker has not delivered the rest (yet)."""

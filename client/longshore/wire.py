@@ -1,0 +1,193 @@
+"""Protobuf messages from and to our own values: the border that no message crosses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+
+from longshore_api.v1 import auth_service_pb2, batch_service_pb2, types_pb2
+
+from .status import AttemptStatus, BatchStatus, ContainerStatus, JobSpec, JobStatus, LogChunk, Session
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _words(enum: type, prefix: str, *, title: bool = False) -> dict[int, str]:
+    """The words of an enum; ``…_UNSPECIFIED`` is ``''``."""
+    words = {
+        number: name.removeprefix(prefix).lower().replace("_", " ")
+        for name, number in enum.items()  # type: ignore[attr-defined]
+    }
+    words[0] = ""
+    return {number: word.capitalize() if title else word for number, word in words.items()}
+
+
+_JOB_STATES = _words(types_pb2.JobState, "JOB_STATE_", title=True)
+_BATCH_STATES = _words(types_pb2.BatchState, "BATCH_STATE_")
+_ATTEMPT_STATES = _words(types_pb2.AttemptState, "ATTEMPT_STATE_")
+_END_REASONS = _words(types_pb2.EndReason, "END_REASON_")
+_ERROR_KINDS = _words(types_pb2.ErrorKind, "ERROR_KIND_")
+_CONTAINERS = _words(types_pb2.Container, "CONTAINER_")
+
+JOB_STATES: Mapping[str, int] = {word: number for number, word in _JOB_STATES.items() if word}
+CONTAINERS: Mapping[str, int] = {word: number for number, word in _CONTAINERS.items() if word}
+
+
+def job_spec_message(spec: JobSpec) -> types_pb2.JobSpec:
+    return types_pb2.JobSpec(
+        name=spec.name,
+        attributes=spec.attributes,
+        image=spec.image,
+        command=spec.command,
+        env=spec.env,
+        resources=types_pb2.Resources(
+            cpu_mcpu=spec.cpu_mcpu, memory_bytes=spec.memory_bytes, storage_bytes=spec.storage_bytes
+        ),
+        parents=spec.parents,
+        input_files=[types_pb2.FileCopy(source=s, destination=d) for s, d in spec.input_files],
+        output_files=[types_pb2.FileCopy(source=s, destination=d) for s, d in spec.output_files],
+        always_run=spec.always_run,
+        timeout_ms=spec.timeout_ms,
+        retries=spec.retries,
+        always_copy_output=spec.always_copy_output,
+    )
+
+
+def job_spec(message: types_pb2.JobSpec) -> JobSpec:
+    return JobSpec(
+        name=message.name,
+        attributes=_read_only(message.attributes),
+        image=message.image,
+        command=tuple(message.command),
+        env=_read_only(message.env),
+        cpu_mcpu=message.resources.cpu_mcpu,
+        memory_bytes=message.resources.memory_bytes,
+        storage_bytes=message.resources.storage_bytes,
+        parents=tuple(message.parents),
+        input_files=tuple((copy.source, copy.destination) for copy in message.input_files),
+        output_files=tuple((copy.source, copy.destination) for copy in message.output_files),
+        always_run=message.always_run,
+        timeout_ms=message.timeout_ms,
+        retries=message.retries,
+        always_copy_output=message.always_copy_output,
+    )
+
+
+def batch_status(message: types_pb2.Batch) -> BatchStatus:
+    return BatchStatus(
+        id=message.batch_id,
+        billing_project=message.billing_project,
+        user=message.user,
+        state=_BATCH_STATES.get(message.state, "unknown"),
+        complete=message.complete,
+        closed=message.closed,
+        n_jobs=message.n_jobs,
+        n_pending=message.n_pending,
+        n_ready=message.n_ready,
+        n_running=message.n_running,
+        n_completed=message.n_completed,
+        n_succeeded=message.n_succeeded,
+        n_failed=message.n_failed,
+        n_cancelled=message.n_cancelled,
+        attributes=_read_only(message.attributes),
+        msec_mcpu=message.msec_mcpu,
+        cost_nanousd=message.cost_nanousd,
+        created_at=_at(message.created_at_ms),
+        closed_at=_at(message.closed_at_ms) if message.HasField("closed_at_ms") else None,
+        completed_at=_at(message.completed_at_ms) if message.HasField("completed_at_ms") else None,
+        cancelled_at=_at(message.cancelled_at_ms) if message.HasField("cancelled_at_ms") else None,
+        cancelled_by=message.cancelled_by,
+        cancel_reason=message.cancel_reason,
+    )
+
+
+def job_status(message: types_pb2.Job) -> JobStatus:
+    return JobStatus(
+        batch_id=message.batch_id,
+        job_id=message.job_id,
+        name=message.name,
+        state=_JOB_STATES.get(message.state, "Unknown"),
+        reason=message.reason,
+        exit_code=message.exit_code if message.HasField("exit_code") else None,
+        duration_ms=message.duration_ms,
+        msec_mcpu=message.msec_mcpu,
+        cost_nanousd=message.cost_nanousd,
+        n_attempts=message.n_attempts,
+        reserved_mcpu=message.reserved_mcpu,
+        reserved_memory_bytes=message.reserved_memory_bytes,
+        attributes=_read_only(message.attributes),
+        always_run=message.always_run,
+        started_at=_at(message.started_at_ms) if message.HasField("started_at_ms") else None,
+        ended_at=_at(message.ended_at_ms) if message.HasField("ended_at_ms") else None,
+        spec=job_spec(message.spec) if message.HasField("spec") else None,
+        attempts=tuple(map(attempt_status, message.attempts)),
+    )
+
+
+def attempt_status(message: types_pb2.Attempt) -> AttemptStatus:
+    containers = [container_status(record) for record in message.containers]
+    return AttemptStatus(
+        id=message.attempt_id,
+        number=message.number,
+        worker_id=message.worker_id,
+        state=_ATTEMPT_STATES.get(message.state, "unknown"),
+        reason=_END_REASONS.get(message.reason, "unknown"),
+        message=message.message,
+        assigned_at=_at(message.assigned_at_ms),
+        started_at=_at(message.started_at_ms) if message.HasField("started_at_ms") else None,
+        ended_at=_at(message.ended_at_ms) if message.HasField("ended_at_ms") else None,
+        main_ms=message.main_ms,
+        reserved_mcpu=message.reserved_mcpu,
+        cost_nanousd=message.cost_nanousd,
+        containers=MappingProxyType({container.name: container for container in containers}),
+    )
+
+
+def container_status(message: types_pb2.ContainerRecord) -> ContainerStatus:
+    exit_code = message.exit_code if message.HasField("exit_code") else None
+    started = message.started_ms if message.HasField("started_ms") else None
+    if message.error_kind or message.error:
+        state = "Error"
+    elif exit_code is not None:
+        state = "Failure" if exit_code else "Success"
+    else:
+        state = "Pending" if started is None else "Running"
+    return ContainerStatus(
+        name=_CONTAINERS.get(message.container, "unknown"),
+        state=state,
+        image=message.image,
+        exit_code=exit_code,
+        error_kind=_ERROR_KINDS.get(message.error_kind, "unknown"),
+        error=message.error,
+        pull_started_ms=message.pull_started_ms if message.HasField("pull_started_ms") else None,
+        pull_ended_ms=message.pull_ended_ms if message.HasField("pull_ended_ms") else None,
+        started_ms=started,
+        ended_ms=message.ended_ms if message.HasField("ended_ms") else None,
+        log_bytes=message.log_bytes,
+    )
+
+
+def session(message: auth_service_pb2.Session) -> Session:
+    return Session(
+        user=message.user,
+        version=message.version,
+        embedded=message.embedded,
+        store_folder=message.store_folder,
+        remote_tmpdir=message.remote_tmpdir,
+        notices=tuple(message.notices),
+        largest_worker_mcpu=message.largest_worker_mcpu,
+        default_image=message.default_image,
+    )
+
+
+def log_chunk(message: batch_service_pb2.LogChunk) -> LogChunk:
+    return LogChunk(message.offset, message.chunk, message.end, message.incomplete)
+
+
+def _read_only(mapping: Mapping[str, str]) -> Mapping[str, str]:
+    return MappingProxyType(dict(mapping))
+
+
+def _at(ms: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=ms)
