@@ -1,0 +1,171 @@
+"""Logs of containers: raw bytes in a file each, at offsets that never change, with a time index.
+
+Beside ``main.log`` stands ``main.times``: pairs of (offset, UTC ms), big-endian 64-bit, one at most
+every 100 ms: at that time the log was that long. Nothing here ever holds a log in memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from longshore_workerd.runtime import Container, ContainerId
+
+_log = logging.getLogger(__name__)
+
+LOG_CAP_BYTES = 100_000_000
+INDEX_EVERY_MS = 100
+_INDEX = struct.Struct(">QQ")
+
+
+def _utc_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class LogFile:
+    """One container's log being written: a runtime.LogSink. The file appears with its first byte.
+
+    A disk that is full does not disturb the container: what cannot be written is cut off there,
+    with a word in workerd's own log.
+    """
+
+    def __init__(self, path: Path, cap: int, clock_ms: Callable[[], int]) -> None:
+        self._path = path
+        self._cap = cap
+        self._clock_ms = clock_ms
+        self._file: int | None = None
+        self._index: int | None = None
+        self._indexed_at_ms = 0
+        self._broken = False
+        self._marker = f"\n[longshore: this log was cut off after {cap} bytes]\n".encode()
+        stored = path.stat().st_size if path.exists() else 0
+        self._taken = stored
+        self._stored = stored
+
+    @property
+    def size(self) -> int:
+        """Bytes taken from the container so far (also those cut by the cap)."""
+        return self._taken
+
+    @property
+    def stored(self) -> int:
+        """Bytes in the file."""
+        return self._stored
+
+    def write(self, data: bytes) -> None:
+        if not data:
+            return
+        room = self._cap - self._stored
+        self._taken += len(data)
+        if room > 0:
+            self._append(data[:room])
+        if self._taken > self._cap and self._stored < self._cap + len(self._marker):
+            self._append(self._marker[max(0, self._stored - self._cap) :])
+
+    def close(self) -> None:
+        for descriptor in (self._file, self._index):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._file = self._index = None
+
+    def _append(self, data: bytes) -> None:
+        if self._broken:
+            return
+        try:
+            if self._file is None:
+                self._open()
+            assert self._file is not None and self._index is not None
+            now = self._clock_ms()
+            if now - self._indexed_at_ms >= INDEX_EVERY_MS:
+                os.write(self._index, _INDEX.pack(self._stored, now))
+                self._indexed_at_ms = now
+            view = memoryview(data)
+            while view:
+                written = os.write(self._file, view)
+                self._stored += written
+                view = view[written:]
+        except OSError as error:
+            self._broken = True
+            _log.error("%s is cut off after %d bytes: %s", self._path, self._stored, error)
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._file = os.open(self._path, flags, 0o600)
+        self._index = os.open(self._path.with_suffix(".times"), flags, 0o600)
+
+
+class Logs:
+    """The attempts' folders: for each ``io`` (the job's files) and ``logs``."""
+
+    def __init__(
+        self, folder: Path, *, cap: int = LOG_CAP_BYTES, clock_ms: Callable[[], int] = _utc_ms
+    ) -> None:
+        self._folder = folder
+        self._cap = cap
+        self._clock_ms = clock_ms
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def open(self, id: ContainerId) -> LogFile:
+        """To be written, from where it ends."""
+        return LogFile(self.path(id), self._cap, self._clock_ms)
+
+    def path(self, id: ContainerId) -> Path:
+        return self._folder / id.attempt_id / "logs" / f"{id.container.name.lower()}.log"
+
+    def size(self, id: ContainerId) -> int:
+        """Bytes that can be read now."""
+        try:
+            return self.path(id).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def read(self, id: ContainerId, offset: int, limit: int) -> bytes:
+        """At most that many bytes from there; empty at the end."""
+        try:
+            with open(self.path(id), "rb") as file:
+                file.seek(offset)
+                return file.read(limit)
+        except FileNotFoundError:
+            return b""
+
+    def containers(self, attempt_id: str) -> list[ContainerId]:
+        """Those that have said something, in the order in which they run."""
+        ids = [ContainerId(attempt_id, container) for container in Container]
+        return [id for id in ids if self.path(id).exists()]
+
+    def attempts(self) -> list[str]:
+        """All that have a folder."""
+        return sorted(path.name for path in self._folder.iterdir())
+
+    def make_io_folder(self, attempt_id: str) -> Path:
+        """Open to whatever user the image has; only the machine's own users are kept out, one above."""
+        path = self.io_folder(attempt_id)
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o777)
+        return path
+
+    def io_folder(self, attempt_id: str) -> Path:
+        return self._folder / attempt_id / "io"
+
+    def remove_io_folder(self, attempt_id: str) -> None:
+        _remove(self.io_folder(attempt_id))
+
+    def remove(self, *attempt_ids: str) -> None:
+        """Everything of them."""
+        for attempt_id in attempt_ids:
+            _remove(self._folder / attempt_id)
+
+
+def _remove(path: Path) -> None:
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        _log.warning("%s could not be removed: %s", path, error)
