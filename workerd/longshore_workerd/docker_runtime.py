@@ -1,0 +1,449 @@
+"""Runs containers in a Docker engine. The engine outlives workerd: labels let a restart adopt them.
+
+Whether an end can be believed. An engine that is stopped or restarted takes its containers with it
+and afterwards tells of them as if they had ended by themselves. But an engine keeps its last events
+in memory alone, and closes its door before it touches a container. So an end is known when, over a
+new connection made after it, the engine still remembers to have seen it; else nobody can tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import docker
+import docker.auth
+import requests
+import urllib3
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import LogConfig, Mount, Ulimit
+from docker.utils import parse_repository_tag
+
+from longshore_workerd import images
+from longshore_workerd.runtime import (
+    Container,
+    ContainerId,
+    ContainerSpec,
+    EngineAway,
+    ErrorKind,
+    Exit,
+    Found,
+    LogSink,
+    Prepared,
+    RuntimeRefused,
+)
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_ATTEMPT = "longshore.attempt"
+_CONTAINER = "longshore.container"
+_WORKER = "longshore.worker"
+
+_CALL_S = 60
+"""How long the engine may be silent on a call before it counts as away."""
+_PULL_S = 1800
+_PULL_SILENCE_S = 120
+_MEMORY_OF_AN_END_S = 2.0
+"""How long after an end an engine that saw it may need to say so."""
+
+# What root in an image needs to be root over its own files and users (apt, pip, su); nothing more.
+_CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETFCAP", "SETGID", "SETUID"]
+_PIDS_PER_CORE = 4096
+
+# docker-init starts the command, so what cannot be started is its last word and not the engine's.
+_NOT_STARTED = re.compile(rb"\[FATAL tini \(\d+\)\] (exec .{1,300} failed: .{1,200})")
+
+_AWAY = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, DockerException, OSError)
+"""What an engine that does not answer raises. APIError is one of them by inheritance: catch it first."""
+
+
+class _Followed:
+    """One container whose output and end a thread waits for."""
+
+    def __init__(self, name: str, sink: LogSink, stream: Any) -> None:
+        self.name = name
+        self.sink = sink
+        self.stream = stream
+        """What is read at present; closing it from another thread ends the reading."""
+        self.head = b""
+        self.ended: asyncio.Future[Exit]
+
+
+class DockerRuntime:
+    """Implements `Runtime` with the Docker engine that DOCKER_HOST or /var/run/docker.sock names.
+
+    Logs are read as they come from an attachment made before the start. When that breaks (workerd
+    or the engine went away) the rest is taken from the engine's own log: it is complete unless the
+    engine's configuration rotates logs, but where standard output and error met within a
+    millisecond their order can differ, and then some bytes at the seam.
+    """
+
+    name = "docker"
+    isolated = True
+
+    def __init__(self, worker_id: str, base_url: str | None = None) -> None:
+        """`worker_id` marks the containers that belong to this runtime; others are not touched."""
+        self._worker_id = worker_id
+        self._base_url = base_url
+        self._engine: Any = None
+        self._calls = ThreadPoolExecutor(16, "docker call")
+        self._followers = ThreadPoolExecutor(4096, "docker log")
+        self._followed: dict[ContainerId, _Followed] = {}
+        self._preparing: dict[str, asyncio.Lock] = {}
+        self._own_images_current = False
+        self._closing = threading.Event()
+
+    async def open(self) -> None:
+        if self._engine is None:
+            self._engine = await self._call(self._connect)
+
+    async def list(self) -> list[Found]:
+        labelled = {"label": f"{_WORKER}={self._worker_id}"}
+        found = await self._call(lambda: self._engine.containers(all=True, filters=labelled))
+        return [
+            Found(
+                ContainerId(each["Labels"][_ATTEMPT], Container[each["Labels"][_CONTAINER].upper()]),
+                running=each["State"] in ("running", "paused", "restarting"),
+            )
+            for each in found
+        ]
+
+    async def prepare(self, image: str) -> Prepared:
+        async with self._preparing.setdefault(image, asyncio.Lock()):
+            return await self._call(lambda: self._prepare(image))
+
+    async def start(self, spec: ContainerSpec, sink: LogSink) -> None:
+        if spec.id not in self._followed:
+            stream = await self._call(lambda: self._start(spec))
+            self._follow_in_thread(spec.id, sink, stream)
+
+    async def adopt(self, id: ContainerId, sink: LogSink) -> None:
+        if id not in self._followed:
+            self._follow_in_thread(id, sink, None)
+
+    async def wait(self, id: ContainerId) -> Exit:
+        if followed := self._followed.get(id):
+            return await asyncio.shield(followed.ended)
+        return Exit(None, known=False, error="there is no such container")
+
+    async def stop(self, id: ContainerId, grace_s: float) -> None:
+        if not await self._call(lambda: self._signal(id, "SIGTERM")):
+            return
+        if followed := self._followed.get(id):
+            await asyncio.wait([followed.ended], timeout=grace_s)
+            if followed.ended.done():
+                return
+        await self._call(lambda: self._signal(id, "SIGKILL"))
+
+    async def remove(self, id: ContainerId) -> None:
+        def remove() -> None:
+            with suppress(NotFound):
+                self._engine.remove_container(_name(id), force=True, v=True)
+
+        await self._call(remove)
+        if followed := self._followed.pop(id, None):
+            await asyncio.wait([followed.ended])
+
+    async def close(self) -> None:
+        self._closing.set()
+        for followed in self._followed.values():
+            if followed.stream is not None:
+                with suppress(*_AWAY, AttributeError, ValueError):
+                    followed.stream.close()
+        self._followers.shutdown(wait=False)
+        self._calls.shutdown(wait=False)
+
+    # Below this line everything runs in threads.
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        """Runs it in a thread. EngineAway when the engine did not answer, RuntimeRefused as it is."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._calls, function)
+        except APIError as error:
+            raise EngineAway(f"the Docker engine refused: {_words(error)}") from error
+        except _AWAY as error:
+            raise EngineAway(f"the Docker engine does not answer: {error}") from error
+
+    def _connect(self) -> Any:
+        """A client with connections of its own."""
+        if self._base_url is None:
+            settings: dict[str, Any] = docker.utils.kwargs_from_env()
+        else:
+            settings = {"base_url": self._base_url}
+        return docker.APIClient(timeout=_CALL_S, **settings)
+
+    def _prepare(self, image: str) -> Prepared:
+        repository, tag = parse_repository_tag(image)
+        if images.is_own(image) and not self._own_images_current:
+            try:
+                images.ensure(self._engine)
+            except images.ImagesNotMade as error:
+                raise RuntimeRefused(ErrorKind.NONE, str(error)) from error
+            self._own_images_current = True
+        pulled = False
+        for _ in range(2):
+            try:
+                found = self._engine.inspect_image(image)
+            except ImageNotFound:
+                self._pull(image, repository, tag or "latest")
+                pulled = True
+            except APIError as error:
+                raise _image_refused(image, _words(error)) from error
+            else:
+                digests = [each.partition("@")[2] for each in found.get("RepoDigests") or ()]
+                return Prepared(image, digest=(digests or [found["Id"]])[0], pulled=pulled)
+        raise RuntimeRefused(ErrorKind.NONE, f"image {image!r} was removed as soon as it was pulled")
+
+    def _pull(self, image: str, repository: str, tag: str) -> None:
+        """Fetches it, in at most _PULL_S. RuntimeRefused in the registry's words."""
+        # Not APIClient.pull: it would wait for a registry that has fallen silent for ever.
+        registry, _ = docker.auth.resolve_repository_name(repository)
+        credentials = docker.auth.get_config_header(self._engine, registry)
+        deadline = time.monotonic() + _PULL_S
+        try:
+            answer = self._engine.post(
+                f"{self._engine.base_url}/v{self._engine.api_version}/images/create",
+                params={"fromImage": repository, "tag": tag},
+                headers={"X-Registry-Auth": credentials} if credentials else {},
+                timeout=(_CALL_S, _PULL_SILENCE_S),
+                stream=True,
+            )
+        except requests.exceptions.ReadTimeout as error:
+            raise _image_refused(image, f"i/o timeout: silence for {_PULL_SILENCE_S} s") from error
+        with answer:
+            try:
+                for line in answer.iter_lines():
+                    message = json.loads(line or "{}")
+                    if not answer.ok or "error" in message:
+                        raise _image_refused(image, message.get("error") or message.get("message", ""))
+                    if time.monotonic() > deadline:
+                        raise _image_refused(image, f"i/o timeout: not complete after {_PULL_S} s")
+            except requests.exceptions.ConnectionError as error:
+                if "timed out" not in str(error).lower():
+                    raise
+                raise _image_refused(image, f"i/o timeout: silence for {_PULL_SILENCE_S} s") from error
+
+    def _start(self, spec: ContainerSpec) -> Any:
+        """Makes, attaches and starts it; the attachment. None when it ran already."""
+        name = _name(spec.id)
+        try:
+            self._create(name, spec)
+        except APIError as error:
+            if error.status_code != 409:
+                raise _start_refused(error) from error
+            if self._engine.inspect_container(name)["State"]["Status"] != "created":
+                return None
+        stream = self._engine.attach(name, stream=True, stdout=True, stderr=True)
+        try:
+            self._engine.start(name)
+        except APIError as error:
+            stream.close()
+            with suppress(NotFound):
+                self._engine.remove_container(name, force=True, v=True)
+            raise _start_refused(error) from error
+        except _AWAY:
+            stream.close()
+            raise
+        return stream
+
+    def _create(self, name: str, spec: ContainerSpec) -> None:
+        mounts = [Mount("/io", str(spec.io_folder), type="bind")]
+        for mount in spec.mounts:
+            mounts.append(Mount(mount.target, str(mount.source), type="bind", read_only=mount.read_only))
+        limits: dict[str, Any] = {"pids_limit": _PIDS_PER_CORE * max(1, -(-spec.mcpu // 1000))}
+        if spec.mcpu:
+            limits["nano_cpus"] = spec.mcpu * 1_000_000
+        if spec.memory_bytes:
+            # Together: no swap. Else a job could have more memory than it pays for, slowly.
+            limits |= {"mem_limit": spec.memory_bytes, "memswap_limit": spec.memory_bytes}
+        self._engine.create_container(
+            spec.image,
+            entrypoint=list(spec.command),  # an argv: not an argument of the image's own entrypoint
+            environment=spec.env,
+            user=spec.user or None,
+            name=name,
+            labels={
+                _ATTEMPT: spec.id.attempt_id,
+                _CONTAINER: spec.id.container.name.lower(),
+                _WORKER: self._worker_id,
+            },
+            healthcheck={"test": ["NONE"]},
+            host_config=self._engine.create_host_config(
+                mounts=mounts,
+                init=True,
+                cap_drop=["ALL"],
+                cap_add=_CAPABILITIES,
+                security_opt=["no-new-privileges"],
+                network_mode="bridge" if spec.network else "none",
+                oom_score_adj=500,
+                ulimits=[Ulimit(name="nofile", soft=65536, hard=65536), Ulimit(name="core", soft=0, hard=0)],
+                log_config=LogConfig(type=LogConfig.types.JSON, config={}),
+                **limits,
+            ),
+        )
+
+    def _signal(self, id: ContainerId, signal: str) -> bool:
+        """False when it does not run (any more)."""
+        try:
+            self._engine.kill(_name(id), signal=signal)
+        except APIError as error:
+            if error.status_code in (404, 409):
+                return False
+            raise
+        return True
+
+    def _follow_in_thread(self, id: ContainerId, sink: LogSink, stream: Any) -> None:
+        followed = _Followed(_name(id), sink, stream)
+        followed.ended = asyncio.wrap_future(self._followers.submit(self._follow, followed))
+        self._followed[id] = followed
+
+    def _follow(self, followed: _Followed) -> Exit:
+        """Moves output to the sink until the container has ended, through absences of the engine."""
+        pause_s = 0.05
+        while True:
+            try:
+                self._read_output(followed)
+                state = self._end_of(followed.name)
+                if state is not None:
+                    result = self._exit(followed, state)
+                    followed.sink.close()
+                    return result
+            except NotFound:
+                followed.sink.close()
+                return Exit(None, known=False, error="the container is gone")
+            except _AWAY as error:
+                log.debug("following %s: %s", followed.name, error)
+            if self._closing.is_set():
+                return Exit(None, known=False, error="workerd ends")  # nobody waits for it any more
+            followed.stream = None
+            self._closing.wait(pause_s)
+            pause_s = min(2 * pause_s, 1.0)
+
+    def _read_output(self, followed: _Followed) -> None:
+        """To the end of the attachment; without one, what the engine's log has beyond the sink."""
+        skip = 0
+        if followed.stream is None:
+            skip = followed.sink.size
+            running = self._engine.inspect_container(followed.name)["State"]["Running"]
+            followed.stream = self._engine.logs(
+                followed.name, stdout=True, stderr=True, stream=True, follow=running
+            )
+        for chunk in followed.stream:
+            beyond = chunk[skip:]
+            skip -= len(chunk) - len(beyond)
+            if beyond:
+                if len(followed.head) < 1024:
+                    followed.head += beyond[:1024]
+                followed.sink.write(beyond)
+            if self._closing.is_set():
+                break
+
+    def _end_of(self, name: str) -> dict[str, Any] | None:
+        """Its state, once it does not run; None when it does after all (it closed its outputs)."""
+        for pause_s in (0.001, 0.01, 0.1, 0.5):
+            state: dict[str, Any] = self._engine.inspect_container(name)["State"]
+            if not state["Running"]:
+                return state
+            self._closing.wait(pause_s)
+        return None
+
+    def _exit(self, followed: _Followed, state: dict[str, Any]) -> Exit:
+        if state["Status"] == "created":
+            return Exit(None, known=False, error="the container was never started")
+        code = int(state["ExitCode"])
+        if not self._end_was_seen(followed.name):
+            return Exit(
+                None, known=False, error=f"the engine was away when the container ended (it says {code})"
+            )
+        if code and (fatal := _NOT_STARTED.match(followed.head)):
+            return Exit(code, ErrorKind.CANNOT_START, f"cannot start: {fatal[1].decode(errors='replace')}")
+        if code and state["OOMKilled"]:
+            limit = self._engine.inspect_container(followed.name)["HostConfig"]["Memory"]
+            return Exit(
+                code, ErrorKind.OUT_OF_MEMORY, f"out of memory: it used more than its {limit:,} bytes"
+            )
+        return Exit(code)
+
+    def _end_was_seen(self, name: str) -> bool:
+        """Whether the engine that answers now is the one that saw it end, and is not shutting down."""
+        engine = self._connect()  # a kept connection would be served also behind the closed door
+        try:
+            events: Iterator[dict[str, Any]] = engine.events(
+                since=1,
+                until=f"{time.time() + _MEMORY_OF_AN_END_S:.3f}",
+                filters={"container": name, "event": ["start", "kill", "die"]},
+                decode=True,
+            )
+            seen = set()
+            for event in events:
+                seen.add(event["Action"])
+                # An engine that finds containers of its predecessor when it starts kills them, and
+                # remembers that: then it has seen the kill but not the start.
+                if event["Action"] == "die":
+                    return "start" in seen or "kill" not in seen
+            return False
+        finally:
+            engine.close()
+
+
+def _name(id: ContainerId) -> str:
+    return f"longshore-{id.attempt_id}-{id.container.name.lower()}"
+
+
+def _words(error: APIError) -> str:
+    return str(error.explanation or error)
+
+
+_IMAGE_ERRORS = (
+    (ErrorKind.IMAGE_BAD_NAME, "invalid reference|must be lowercase|invalid repository|invalid tag"),
+    (
+        ErrorKind.IMAGE_NOT_FOUND,
+        "not found|manifest unknown|no such image|does not exist|name unknown|no matching manifest",
+    ),
+    (ErrorKind.IMAGE_NO_ACCESS, "denied|unauthorized|no basic auth|authentication required|forbidden"),
+    (
+        ErrorKind.IMAGE_UNREACHABLE,
+        "dial tcp|no such host|connection refused|timeout|timed out|unreachable|tls|x509|eof|"
+        "server misbehaving|name resolution|connection reset|too ?many ?requests|received unexpected http|"
+        "service unavailable|server gave http response",
+    ),
+)
+_IMAGE_ERROR_WORDS = {
+    ErrorKind.IMAGE_BAD_NAME: "is not the name of an image",
+    ErrorKind.IMAGE_NOT_FOUND: "does not exist, here or in its registry",
+    ErrorKind.IMAGE_NO_ACCESS: "may not be pulled: the registry refused access",
+    ErrorKind.IMAGE_UNREACHABLE: "cannot be pulled: its registry does not answer",
+    ErrorKind.NONE: "cannot be pulled",
+}
+
+
+def _image_refused(image: str, words: str) -> RuntimeRefused:
+    """The engine passes on what a registry said as text alone, under any status."""
+    kind = ErrorKind.NONE
+    for each, pattern in _IMAGE_ERRORS:
+        # "lookup ... not found" is the name service speaking of the registry.
+        if re.search(pattern, words, re.IGNORECASE) and not (
+            each == ErrorKind.IMAGE_NOT_FOUND and re.search("dial tcp|lookup", words)
+        ):
+            kind = each
+            break
+    return RuntimeRefused(kind, f"image {image!r} {_IMAGE_ERROR_WORDS[kind]} ({words.strip()})")
+
+
+def _start_refused(error: APIError) -> RuntimeRefused:
+    """Whose fault it is that a container could not be made or started."""
+    words = _words(error)
+    ours = "docker-init|mount|no space left|cgroup|network|No such image|address pool|no such device"
+    if re.search(ours, words) or (error.status_code or 500) >= 500 and "exec" not in words:
+        return RuntimeRefused(ErrorKind.NONE, f"the engine cannot start the container: {words}")
+    return RuntimeRefused(ErrorKind.CANNOT_START, f"cannot start: {words}")
