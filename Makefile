@@ -20,7 +20,7 @@ $(VENV)/.locked: requirements.lock setup/venv.sh
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml hatch_build.py
-	@$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(PYTHON_IN_VENV) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(STUBS) &: $(PROTOS) hatch_build.py $(VENV)/.locked
@@ -51,7 +51,7 @@ release-proto: setup ## record the protocol as released: `make check` then holds
 	$(PYTHON_IN_VENV) setup/check_protos.py --release
 
 lock: setup ## pin the newest packages that pyproject.toml allows
-	$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check uv
+	$(PYTHON_IN_VENV) -m pip install -qq --disable-pip-version-check uv
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --group dev \
 		--generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
 		--output-file requirements.lock pyproject.toml

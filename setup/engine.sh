@@ -23,17 +23,30 @@ mount_cgroups() {
     fi
 }
 
-# start [OPTION...]: a dockerd of our own; true when it answers within a minute, else it is ended.
-start() {
-    setsid dockerd "$@" >>"$log" 2>&1 </dev/null &
-    pid=$!
+runs() {
+    grep -qsx "$1" /proc/[0-9]*/comm
+}
+
+# comes_up PID: true when an engine answers within a minute and as long as that process lives.
+comes_up() {
     for _ in $(seq 60); do
         answers && return
-        kill -0 $pid 2>/dev/null || return 1
+        kill -0 "$1" 2>/dev/null || return 1
         sleep 1
     done
-    kill $pid
     return 1
+}
+
+# start [OPTION...]: a dockerd of our own that answers, or none.
+start() {
+    # What a machine that was switched off has left would be taken for a process that runs.
+    rm -f /var/run/docker.pid
+    runs containerd || rm -f /var/run/docker/containerd/containerd.pid
+    setsid dockerd "$@" >>"$log" 2>&1 </dev/null &
+    comes_up $! || {
+        kill $! 2>/dev/null && wait $!
+        return 1
+    }
 }
 
 if answers; then
@@ -59,6 +72,11 @@ if [ -d /run/systemd/system ]; then
     exit 1
 fi
 
+if runs dockerd; then
+    comes_up $$ && exit 0
+    echo "a dockerd runs but does not answer at /var/run/docker.sock: see to it, or set DOCKER_HOST." >&2
+    exit 1
+fi
 echo "starting dockerd (its log: $log)"
 mount_cgroups || echo "no control groups could be mounted at /sys/fs/cgroup; trying without." >&2
 # overlay2 cannot lie on every file system (not on another overlay, for one); vfs can, and is slow.

@@ -28,4 +28,4 @@ if ! new_enough "$venv/bin/python"; then
 fi
 
 echo "installing the packages of requirements.lock into $venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+"$venv/bin/python" -m pip install -qq --disable-pip-version-check --require-hashes --requirement requirements.lock
