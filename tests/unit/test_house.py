@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,39 +12,26 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
+from repository import ROOT, tracked
 
-ROOT = Path(__file__).parent.parent.parent
 SOURCE_ROOTS = ("proto", "controller", "workerd", "client", "tui")
-
-
-def tracked() -> list[Path]:
-    """The files that git has, or would take with `git add`."""
-    listed = subprocess.run(
-        ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "-co", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
 
 
 def texts() -> Iterator[tuple[Path, str]]:
     for path in tracked():
         try:
-            yield path.relative_to(ROOT), path.read_text()
+            yield path, (ROOT / path).read_text()
         except UnicodeDecodeError:
             continue
 
 
-def modules() -> Iterator[tuple[str, Path, ast.Module]]:
+def modules() -> Iterator[tuple[str, ast.Module]]:
     """Every module of the packages, by its dotted name."""
     for path in tracked():
-        relative = path.relative_to(ROOT)
-        if path.suffix == ".py" and relative.parts[0] in SOURCE_ROOTS:
-            parts = list(relative.with_suffix("").parts[1:])
+        if path.suffix == ".py" and path.parts[0] in SOURCE_ROOTS:
+            parts = path.with_suffix("").parts[1:]
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-            yield name, path, ast.parse(path.read_text())
+            yield name, ast.parse((ROOT / path).read_text())
 
 
 def project() -> dict[str, Any]:
@@ -82,11 +68,11 @@ def test_no_module_name_says_nothing() -> None:
         "base",
         "misc",
     }
-    assert not [name for name, _, _ in modules() if empty & set(re.split(r"[._]", name))]
+    assert not [name for name, _ in modules() if empty & set(re.split(r"[._]", name))]
 
 
 def test_every_module_begins_by_saying_what_it_is_for() -> None:
-    assert not [name for name, _, tree in modules() if tree.body and not ast.get_docstring(tree)]
+    assert not [name for name, tree in modules() if tree.body and not ast.get_docstring(tree)]
 
 
 def test_what_calls_itself_pure_is_held_to_it() -> None:
@@ -96,7 +82,7 @@ def test_what_calls_itself_pure_is_held_to_it() -> None:
         if c["name"].startswith("What calls itself PURE")
     )
     held = tuple(contract["source_modules"])
-    pure = {name for name, _, tree in modules() if (ast.get_docstring(tree) or "").startswith("PURE")}
+    pure = {name for name, tree in modules() if (ast.get_docstring(tree) or "").startswith("PURE")}
     assert not [name for name in pure if not any(name == h or name.startswith(f"{h}.") for h in held)]
     assert not [h for h in held if h not in pure]
 
@@ -105,7 +91,7 @@ def test_what_calls_itself_pure_is_held_to_it() -> None:
     ("package", "allowed"), [("os", {"PathLike", "fspath"}), ("random", {"Random"})], ids=["os", "random"]
 )
 def test_a_pure_module_takes_only_harmless_names_of(package: str, allowed: set[str]) -> None:
-    for name, _, tree in modules():
+    for name, tree in modules():
         if not (ast.get_docstring(tree) or "").startswith("PURE"):
             continue
         for node in ast.walk(tree):
