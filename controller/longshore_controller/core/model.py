@@ -315,3 +315,33 @@ class JobColumns:
     def find(self, byte: int, start: int) -> int:
         """First position >= start whose state byte is exactly this, or -1; runs at memory speed."""
         return self.states.find(byte, start)
+
+
+@dataclass(frozen=True, slots=True)
+class StagedJobs:
+    """A bunch of submitted jobs as columns, all of the same length, checked by whoever made them.
+
+    Position i is job ``first_job_id + i``, where the first id travels beside the bunch.
+    """
+
+    always_run: bytes
+    """ALWAYS_RUN or 0."""
+    mcpu: array[int]
+    """Reserved cores."""
+    retries: array[int]
+    parents: list[bytes]
+    """Ids of the jobs it depends on, packed as native u32."""
+    names: list[str]
+    attributes: list[dict[str, str]]
+    specs: list[bytes]
+    """What the worker gets; opaque here."""
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+    def states(self) -> bytearray:
+        """State bytes of jobs that were never run: Ready without parents, else Pending."""
+        return bytearray(
+            (JobState.PENDING if ids else JobState.READY) | bits
+            for ids, bits in zip(self.parents, self.always_run, strict=True)
+        )
