@@ -112,13 +112,11 @@ def run(program: str, *arguments: str) -> None:
 def show_batches() -> None:
     """Each job's state, exit code, duration and cost, and what its containers wrote."""
     with Client() as client:
-        batches = sorted(client.list_batches(), key=lambda batch: batch.id)
-        for batch in batches:
+        for batch in sorted(client.list_batches(), key=lambda batch: batch.id):
             command("get", str(batch.id))
             command("jobs", str(batch.id))
             for job in batch.jobs():
-                for container in job.status().containers:
-                    command("logs", f"{batch.id}/{job.job_id}", "-c", container)
+                command("logs", f"{batch.id}/{job.id}", "-c", "all")
     command("ls")
 
 
