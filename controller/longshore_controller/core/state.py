@@ -238,7 +238,8 @@ class Batch:
         return BatchRow(
             self.batch_id, self.user, self.billing_project, self.request_id, self.request_sha256,
             self.attributes, self.n_jobs, state, c[JobState.PENDING], c[JobState.READY],
-            c[JobState.RUNNING], c[JobState.SUCCESS], failed, c[JobState.CANCELLED], self.msec_mcpu, self.cost_nanousd, self.created_at_ms,
+            c[JobState.RUNNING], c[JobState.SUCCESS], failed, c[JobState.CANCELLED],
+            self.msec_mcpu, self.cost_nanousd, self.created_at_ms,
             self.closed_at_ms, completed_at_ms, self.cancelled_at_ms, self.cancelled_by, self.cancel_reason,
             self.deleted_at_ms,
         )  # fmt: skip
