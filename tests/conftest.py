@@ -57,8 +57,8 @@ def docker_client() -> Iterator[DockerClient]:
         client.ping()
     except DockerException as error:
         _missing(f"no Docker engine answers: run setup/engine.sh ({error})")
-    with client:
-        yield client
+    yield client
+    client.close()
 
 
 @pytest.fixture(autouse=True)
