@@ -36,7 +36,7 @@ def choose_progress(disable: bool) -> Progress:
 
 
 def counts(status: BatchStatus) -> str:
-    """``✓ 3 ✗ 1 ▶ 2 · 4  ≥$0.0012``: succeeded, failed, running, waiting, cost so far."""
+    """``✓ 3 ✗ 1 ▶ 2 · 4  ≥$0.001200``: succeeded, failed, running, waiting, cost so far."""
     parts = [f"✓ {status.n_succeeded:,}"]
     if status.n_failed:
         parts.append(f"✗ {status.n_failed:,}")
@@ -46,7 +46,7 @@ def counts(status: BatchStatus) -> str:
         parts.append(f"▶ {status.n_running:,}")
     if waiting := status.n_pending + status.n_ready:
         parts.append(f"· {waiting:,}")
-    return f"{' '.join(parts)}  {'' if status.complete else '≥'}${status.cost:.4f}"
+    return f"{' '.join(parts)}  {'' if status.complete else '≥'}${status.cost:.6f}"
 
 
 class _Silent:

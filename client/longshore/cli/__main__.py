@@ -1,0 +1,7 @@
+"""`python -m longshore.cli` is `longshore`."""
+
+import sys
+
+from . import main
+
+sys.exit(main())

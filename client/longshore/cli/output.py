@@ -1,0 +1,251 @@
+"""What commands write: tables for people, JSON for programs, and words on stderr.
+
+Text of others (names, reasons, errors) passes `clean` on its way to a table or to stderr, so that it
+can never steer a terminal; in JSON everything that is not printable ASCII is escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from itertools import islice
+from shutil import get_terminal_size
+from typing import Any, Generic, TextIO, TypeVar
+
+import click
+
+from ..status import Record
+from ..terminal import clean
+
+T = TypeVar("T")
+
+SCHEMA = "longshore/v1"
+
+_PAGE = 1000
+"""Rows of a table that are aligned with each other and written together."""
+_NARROWEST = 8
+"""A column that gives way keeps so many cells."""
+
+output_option = click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to write the result."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a stream is written to.
+
+    A terminal gets colours, symbols, relative times and what fits its width; everything else plain
+    and whole values, for files and other programs.
+    """
+
+    tty: bool = False
+    colour: bool = False
+    symbols: bool = True
+    """Other than ASCII; matters on a terminal only."""
+    width: int = 80
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @classmethod
+    def of(cls, stream: TextIO, environ: Mapping[str, str] = os.environ) -> Look:
+        tty = stream.isatty()
+        dumb = environ.get("TERM") == "dumb"
+        return cls(
+            tty=tty,
+            colour=not environ.get("NO_COLOR") and (bool(environ.get("FORCE_COLOR")) or (tty and not dumb)),
+            symbols=environ.get("TERM") != "linux" and "utf" in (stream.encoding or "").lower(),
+            width=get_terminal_size().columns,
+        )
+
+    def paint(self, text: str, colour: str | None) -> str:
+        return click.style(text, fg=colour) if colour and self.colour else text
+
+
+def say(text: str, *, colour: str | None = None) -> None:
+    """A line for people, on stderr."""
+    click.echo(Look.of(sys.stderr).paint(clean(text), colour), err=True, color=True)
+
+
+def hint(text: str) -> None:
+    """What one might do next; only where somebody reads."""
+    if sys.stderr.isatty():
+        say(text, colour="bright_black")
+
+
+# JSON.
+
+
+def json_text(document: object) -> str:
+    """JSON in which decimals keep all their digits, and which no terminal minds."""
+    return "".join(_json(document, "\n"))
+
+
+def write_json(key: str, records: Record | Iterable[Record]) -> None:
+    """One document: `{"schema": …, key: record}`, or a list of records under the key, as they come."""
+    if isinstance(records, Record):
+        click.echo(json_text({"schema": SCHEMA, key: plain(records)}))
+        return
+    click.echo(f'{{\n  "schema": "{SCHEMA}",\n  "{key}": [', nl=False)
+    comma = ""
+    for record in records:
+        click.echo(comma + "\n    " + "".join(_json(plain(record), "\n    ")), nl=False)
+        comma = ","
+    click.echo("\n  ]\n}" if comma else "]\n}")
+
+
+def plain(value: Any) -> Any:
+    """A status for JSON: milliseconds become seconds (`duration_ms`: `duration_s`), money exact dollars."""
+    if isinstance(value, Record):
+        return dict(_plain_item(key, value[key]) for key in value if key != "cost_nanousd")
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    return value
+
+
+def _plain_item(key: str, value: Any) -> tuple[str, Any]:
+    if key == "cost":
+        return key, {"usd": value}
+    if key.endswith("_ms"):
+        return f"{key[:-3]}_s", None if value is None else Decimal(value).scaleb(-3)
+    return key, plain(value)
+
+
+def rfc3339(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _json(value: object, newline: str) -> Iterator[str]:
+    if isinstance(value, (Mapping, list)) and value:
+        opening, closing = ("{", "}") if isinstance(value, Mapping) else ("[", "]")
+        pairs = value.items() if isinstance(value, Mapping) else ((None, each) for each in value)
+        deeper = f"{newline}  "
+        for i, (key, each) in enumerate(pairs):
+            yield ("," if i else opening) + deeper
+            if key is not None:
+                yield json.dumps(key) + ": "
+            yield from _json(each, deeper)
+        yield newline + closing
+    elif isinstance(value, Decimal):
+        whole, _, fraction = f"{value:f}".partition(".")
+        yield f"{whole}.{fraction.rstrip('0') or '0'}"
+    else:
+        yield json.dumps(value)
+
+
+# Tables.
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A text of a table; its colour tells nothing that the text does not."""
+
+    text: str
+    colour: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Column(Generic[T]):
+    """`cell` makes what stands in it, for the look that the table gets."""
+
+    title: str
+    cell: Callable[[T, Look], str | Cell]
+    right: bool = False
+    gives_way: bool = False
+    """Is cut when the terminal is too narrow."""
+
+
+def write_table(columns: Sequence[Column[T]], rows: Iterable, look: Look) -> int:
+    """Write the rows under their titles to stdout, a page at a time; how many there were."""
+    remaining = iter(rows)
+    widths = [_width(column.title) for column in columns]
+    n = 0
+    while (page := [_cells(columns, row, look) for row in islice(remaining, _PAGE)]) or n == 0:
+        for cells in page:
+            widths = [max(width, _width(cell.text)) for width, cell in zip(widths, cells, strict=True)]
+        if look.tty:
+            widths = _fitted(columns, widths, look.width)
+        lines = [[Cell(column.title, "bright_black") for column in columns], *page] if n == 0 else page
+        for cells in lines:
+            click.echo(_line(columns, cells, widths, look), color=True)
+        n += len(page)
+        if not page:
+            break
+    return n
+
+
+def one_line(text: str) -> str:
+    """Cleaned, with line ends and tabs spelled too.
+
+    >>> one_line('a\\tb')
+    'a\\\\tb'
+    """
+    return clean(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _cells(columns: Sequence[Column[T]], row: T, look: Look) -> list[Cell]:
+    made = (column.cell(row, look) for column in columns)
+    cells = (cell if isinstance(cell, Cell) else Cell(cell) for cell in made)
+    return [Cell(one_line(cell.text), cell.colour) for cell in cells]
+
+
+def _line(columns: Sequence[Column[T]], cells: list[Cell], widths: list[int], look: Look) -> str:
+    parts = []
+    for column, cell, width in zip(columns, cells, widths, strict=True):
+        text = _cut(cell.text, width, look) if look.tty else cell.text
+        blank = " " * (width - _width(text))
+        painted = look.paint(text, cell.colour)
+        parts.append(blank + painted if column.right else painted + blank)
+    return "  ".join(parts).rstrip()
+
+
+def _fitted(columns: Sequence[Column[T]], widths: list[int], available: int) -> list[int]:
+    """Narrower where a column gives way, the widest first, until the line fits or nothing gives."""
+    widths = list(widths)
+    givers = [i for i, column in enumerate(columns) if column.gives_way]
+    while (over := sum(widths) + 2 * (len(widths) - 1) - available) > 0:
+        widest = max(givers, key=lambda i: widths[i], default=None)
+        if widest is None or widths[widest] <= _NARROWEST:
+            break
+        others = max((widths[i] for i in givers if i != widest), default=0)
+        widths[widest] = max(_NARROWEST, min(widths[widest] - 1, max(others, widths[widest] - over)))
+    return widths
+
+
+def _cut(text: str, width: int, look: Look) -> str:
+    if _width(text) <= width:
+        return text
+    end = "…" if look.symbols else "~"
+    while text and _width(text) + 1 > width:
+        text = text[:-1]
+    return text + end
+
+
+def _width(text: str) -> int:
+    """How many cells of a terminal it takes."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(each) else 2 if unicodedata.east_asian_width(each) in "WF" else 1
+        for each in text
+    )
+
+
+def write_fields(fields: Iterable[tuple[str, str | Cell]], look: Look) -> None:
+    """Names and values below each other; a value without a text is left out, its lines are kept apart."""
+    shown = [(name, value if isinstance(value, Cell) else Cell(value)) for name, value in fields]
+    shown = [(name, cell) for name, cell in shown if cell.text]
+    indent = 2 + max((len(name) for name, _ in shown), default=0)
+    for name, cell in shown:
+        for i, line in enumerate(clean(cell.text).splitlines()):
+            title = (name if i == 0 else "").ljust(indent)
+            click.echo(look.paint(title, "bright_black") + look.paint(line, cell.colour), color=True)

@@ -1,0 +1,123 @@
+"""How values read in tables: states with their symbols, money, durations, sizes, times.
+
+On a terminal they are rounded and relative; elsewhere exact, as `Look` says.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+
+from ..status import BatchStatus
+from .output import Cell, Look, rfc3339
+
+_STATES = {  # symbol, in ASCII, colour
+    "open": ("…", "~", "yellow"),
+    "pending": ("·", ".", "bright_black"),
+    "ready": ("○", "o", "yellow"),
+    "running": ("▶", ">", "cyan"),
+    "success": ("✓", "+", "green"),
+    "failure": ("✗", "x", "red"),
+    "error": ("!", "!", "magenta"),
+    "cancelled": ("⊘", "-", "bright_black"),
+}
+
+
+def state(word: str, look: Look, *, unfinished: bool = False) -> Cell:
+    """The word, on a terminal with symbol and colour.
+
+    `unfinished`: that a batch has this state while jobs of it still run.
+    """
+    symbol, in_ascii, colour = _STATES[word.lower()]
+    text = f"{word}, running" if unfinished and word != "running" else word
+    if look.tty:
+        text = f"{symbol if look.symbols else in_ascii} {text}"
+    return Cell(text, colour)
+
+
+def colour_of(word: str) -> str:
+    return _STATES[word.lower()][2]
+
+
+def batch_state(status: BatchStatus, look: Look) -> Cell:
+    """A batch can be failure or cancelled while jobs still run: that is said too."""
+    unfinished = status.state in ("failure", "cancelled") and not status.complete
+    return state(status.state, look, unfinished=unfinished)
+
+
+def money(usd: Decimal, look: Look, *, so_far: bool = False) -> str:
+    """Dollars; cents or, of less than a dollar, two digits that say something on a terminal.
+
+    `so_far`: more will come; not said of nothing.
+
+    >>> money(Decimal('0.000006028'), Look()), money(Decimal('0.000006028'), Look(tty=True))
+    ('$0.000006028', '$0.0000060')
+    >>> money(Decimal('231.4012'), Look(tty=True), so_far=True)
+    '≥$231.40'
+    """
+    if look.tty:
+        places = 2 if usd == 0 else max(2, 1 - usd.adjusted())
+        text = f"{usd:,.{places}f}"
+    else:
+        text = f"{usd:.9f}"
+    at_least = "≥" if look.symbols else ">="
+    return f"{at_least if so_far and usd and look.tty else ''}${text}"
+
+
+def duration(ms: int | None, look: Look) -> str:
+    """
+    >>> duration(754_321, Look(tty=True)), duration(754_321, Look()), duration(None, Look())
+    ('12m34s', '754.321s', '')
+    """
+    if ms is None:
+        return ""
+    seconds = ms / 1000
+    if not look.tty:
+        return f"{seconds:.3f}s"
+    if seconds < 1:
+        return f"{ms}ms"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, s = divmod(int(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    days, h = divmod(hours, 24)
+    if days:
+        return f"{days}d{h:02}h"
+    return f"{hours}h{m:02}m" if hours else f"{m}m{s:02}s"
+
+
+def moment(at: datetime | None, look: Look) -> str:
+    """How long ago, on a terminal; otherwise the time, in UTC."""
+    if at is None:
+        return ""
+    if not look.tty:
+        return rfc3339(at)
+    ago = max(0, round((look.now - at).total_seconds() * 1000))
+    return "now" if ago < 1000 else f"{duration(ago if ago >= 60_000 else ago // 1000 * 1000, look)} ago"
+
+
+def cores(mcpu: int) -> str:
+    """
+    >>> cores(1500), cores(1000), cores(1)
+    ('1.5', '1', '0.001')
+    """
+    return f"{Decimal(mcpu) / 1000:f}"
+
+
+def size(n_bytes: int, look: Look) -> str:
+    """
+    >>> size(3_750_000_000, Look(tty=True)), size(3_750_000_000, Look())
+    ('3.75 GB', '3750000000')
+    """
+    if not look.tty:
+        return str(n_bytes)
+    value = Decimal(n_bytes)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:.3g} {unit}"
+
+
+def count(n: int, look: Look) -> str:
+    return f"{n:,}" if look.tty else str(n)
