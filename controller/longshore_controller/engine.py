@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from longshore_controller.core.model import Refusal, RefusalKind
 from longshore_controller.core.reactor import Limits, Reactor
@@ -22,12 +22,17 @@ from longshore_controller.feed import Committed, Feed
 from longshore_controller.store import EpochLost, Store, StoreUnavailable
 
 T = TypeVar("T")
+V = TypeVar("V")
 Request = Callable[[Reactor, int], Any]
+Look = Callable[[Reactor, Any], Any]
+Waiting = tuple[Request, Look | None, asyncio.Future[Any]]
 
 STEP_REQUESTS = 1_000
 """Requests taken into one commit; the rest wait for the next."""
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Pauses between attempts to load while the database is away; the last one repeats."""
+ALONE = 2_000
+"""Requests that are committed one by one after a group was refused, to find the one to blame."""
 
 log = logging.getLogger(__name__)
 
@@ -36,16 +41,25 @@ class Clock(Protocol):
     def now_ms(self) -> int:
         """UTC in ms; never goes back."""
 
+    def not_before(self, at_ms: int) -> None:
+        """It is known to be at least this late."""
+
 
 class SteadyClock:
-    """The wall clock's time at the start, carried on by a clock that nobody sets."""
+    """The wall clock's time at the start, carried on by a clock that nobody sets and that does not
+    stop while the machine sleeps."""
 
     def __init__(self) -> None:
-        self._wall_ms = time.time_ns() // 1_000_000
-        self._start = time.monotonic()
+        self._ahead_ms = time.time_ns() // 1_000_000 - self._boot_ms()
 
     def now_ms(self) -> int:
-        return self._wall_ms + int((time.monotonic() - self._start) * 1000)
+        return self._ahead_ms + self._boot_ms()
+
+    def not_before(self, at_ms: int) -> None:
+        self._ahead_ms = max(self._ahead_ms, at_ms - self._boot_ms())
+
+    def _boot_ms(self) -> int:
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
 class Engine:
@@ -59,13 +73,15 @@ class Engine:
         self._limits = limits
         self._clock = clock
         self._new_id = new_id
-        self._inbox: list[tuple[Request, asyncio.Future[Any]]] = []
+        self._inbox: list[Waiting] = []
         self._wake = asyncio.Event()
         self._stopping = False
         self._reactor: Reactor | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._failures = 0
         """Steps that failed one after another."""
+        self._alone = 0
+        """Requests that are still to be committed one by one."""
         self.seq = 0
         """Of the last committed event."""
 
@@ -75,10 +91,20 @@ class Engine:
         Raises the request's Refusal; with UNAVAILABLE when it could not be committed or nobody knows
         whether it was: repeat it.
         """
+        return cast(T, await self._enter(request, None))
+
+    async def submit_and_look(
+        self, request: Callable[[Reactor, int], T], look: Callable[[Reactor, T], V]
+    ) -> tuple[V, int]:
+        """Like `submit`, but answers what ``look(reactor, result)`` sees when all that is committed with
+        the request has been decided, and that commit's seq: news up to it are covered by the look."""
+        return cast(tuple[V, int], await self._enter(request, look))
+
+    async def _enter(self, request: Request, look: Look | None) -> Any:
         if self._reactor is None or self._stopping:
             raise _unavailable()
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._inbox.append((request, future))
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._inbox.append((request, look, future))
         self._wake.set()
         return await future
 
@@ -95,9 +121,11 @@ class Engine:
             if not more:
                 await self._sleep()
             self._wake.clear()
-            requests, self._inbox = self._inbox[:STEP_REQUESTS], self._inbox[STEP_REQUESTS:]
+            most = 1 if self._alone else STEP_REQUESTS
+            requests, self._inbox = self._inbox[:most], self._inbox[most:]
+            self._alone = max(0, self._alone - len(requests))
             more = await self._step(requests) or bool(self._inbox)
-        for _, future in self._inbox:
+        for *_, future in self._inbox:
             _answer(future, _unavailable())
 
     def stop(self) -> None:
@@ -105,49 +133,51 @@ class Engine:
         self._stopping = True
         self._wake.set()
 
-    async def _step(self, requests: list[tuple[Request, asyncio.Future[Any]]]) -> bool:
+    async def _step(self, requests: list[Waiting]) -> bool:
         reactor = self._reactor
         assert reactor is not None
         now = self._clock.now_ms()
-        answers: list[tuple[asyncio.Future[Any], Any]] = []
+        decided: list[tuple[Look | None, asyncio.Future[Any], Any]] = []
         try:
-            for request, future in requests:
+            for request, look, future in requests:
                 try:
-                    answers.append((future, request(reactor, now)))
+                    decided.append((look, future, request(reactor, now)))
                 except Refusal as refusal:
-                    answers.append((future, refusal))
-                except Exception as defect:
-                    _answer(future, defect)
-                    raise
+                    decided.append((None, future, refusal))
             more = reactor.advance(now)
+            seen = [look(reactor, answer) if look else answer for look, _, answer in decided]
             events, changes = reactor.take()
             if events:
                 self.seq = await self._in_writer(self._store.commit, events, changes, now)
         except EpochLost:
             raise
-        except Exception as failure:
-            # A defect in a decision counts like a failed commit: what memory holds is not believed.
-            log.warning(
-                "a step failed, loading again: %s",
-                failure,
-                exc_info=not isinstance(failure, StoreUnavailable),
-            )
-            for _, future in requests:
-                _answer(future, _unavailable())
-            await asyncio.sleep(RETRY_S[min(self._failures, len(RETRY_S) - 1)])
-            self._failures += 1
-            await self._load(reactor)
+        except StoreUnavailable as away:
+            log.warning("a commit failed, loading again: %s", away)
+            await self._start_over(reactor, requests, _unavailable())
+            return True
+        except Exception as defect:
+            # What memory holds is not believed any more. Whoever asked alone for this has the answer.
+            log.exception("a step failed, loading again")
+            self._alone = ALONE
+            await self._start_over(reactor, requests, defect if len(requests) == 1 else _unavailable())
             return True
         self._failures = 0
         if events:
             self._feed.publish(Committed(self.seq, now, events, changes))
-        for future, answer in answers:
-            _answer(future, answer)
+        for (look, future, _), answer in zip(decided, seen, strict=True):
+            _answer(future, (answer, self.seq) if look else answer)
         return more
+
+    async def _start_over(self, reactor: Reactor, requests: list[Waiting], why: Exception) -> None:
+        for *_, future in requests:
+            _answer(future, why)
+        await asyncio.sleep(RETRY_S[min(self._failures, len(RETRY_S) - 1)])
+        self._failures += 1
+        await self._load(reactor)
 
     async def _load(self, before: Reactor | None) -> None:
         self._reactor = None
-        for _, future in self._inbox:
+        for *_, future in self._inbox:
             _answer(future, _unavailable())
         self._inbox.clear()
         attempt = 0
@@ -168,6 +198,7 @@ class Engine:
         self._feed.reset()
 
     def _new_reactor(self, state: State, before: Reactor | None) -> Reactor:
+        self._clock.not_before(state.latest_at_ms())
         now = self._clock.now_ms()
         reactor = Reactor(state, self._new_id, self._limits, now=now)
         if before is not None:
@@ -176,8 +207,9 @@ class Engine:
 
     async def _sleep(self) -> None:
         assert self._reactor is not None
-        due = self._reactor.next_due()
-        timeout = None if due is None else max(0.0, (due - self._clock.now_ms()) / 1000)
+        now = self._clock.now_ms()
+        due = self._reactor.next_due(now)
+        timeout = None if due is None else max(0.0, (due - now) / 1000)
         try:
             async with asyncio.timeout(timeout):
                 await self._wake.wait()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from longshore_controller.core.model import ContainerRecord, EndReason, JobColumns, Range
+from longshore_controller.core.model import ContainerRecord, EndReason, JobColumns, JobState, Range
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class BatchDeleted:
 
     batch_id: int
     by: str
+    user: str
+    """Whose batch it is; it may have left memory."""
     at_ms: int
 
 
@@ -154,7 +156,10 @@ class AttemptRevoked:
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnded:
-    """The attempt is over, once and for all. The job's next state follows (``State.apply``)."""
+    """The attempt is over, once and for all, and what that means for its job.
+
+    ``job_state`` READY: it is tried again. The cost is the attempt's, by the rates of its day.
+    """
 
     attempt_id: str
     batch_id: int
@@ -162,6 +167,10 @@ class AttemptEnded:
     reason: EndReason
     message: str
     main_ms: int
+    cost_nanousd: int
+    job_state: JobState
+    exit_code: int | None
+    job_reason: str
     at_ms: int
     containers: tuple[ContainerRecord, ...] = ()
 

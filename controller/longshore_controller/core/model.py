@@ -7,6 +7,7 @@ Units: ``_mcpu`` thousandths of a core, ``_ms`` milliseconds, ``_at_ms`` millise
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
@@ -238,13 +239,20 @@ DOOMED = 16
 """Some parent did not succeed. Only while Pending, only without ALWAYS_RUN."""
 STATE_MASK = 7
 
+CLASSES = 126
+"""Sizes of job that a batch tells apart; with more distinct sizes, neighbours share a class."""
+ALWAYS_CLASS = 128
+"""Added to the class of a Ready job that is always_run."""
+
 
 @dataclass(slots=True)
 class JobColumns:
-    """The jobs of one batch as arrays: some 13 bytes a job and 4 a dependency, no objects.
+    """The jobs of one batch as arrays: some 14 bytes a job and 4 a dependency, no objects.
 
     Position i is job i + 1. ``children[child_index[i]:child_index[i + 1]]`` are the positions of
     the jobs that depend on i. ``waiting[i]`` counts the parents of i that are not complete.
+    ``ready[i]`` is 0 unless the job is Ready; then it is 1 + its size class, plus ALWAYS_CLASS for
+    always_run, so that the next Ready job of a size is found at the speed of memory.
     """
 
     states: bytearray
@@ -254,6 +262,9 @@ class JobColumns:
     children: array[int]
     retries: dict[int, int]
     """By job id; only of jobs that ask to be tried again after a failure of their own."""
+    ready: bytearray
+    sizes: list[int]
+    """Reserved mcpu of the smallest job of each class, ascending."""
 
     @classmethod
     def empty(cls) -> JobColumns:
@@ -277,7 +288,7 @@ class JobColumns:
         n = len(states)
         counts = array("I", bytes(4 * (n + 1)))
         lists: list[array[int]] = []
-        for packed in parents or [b""] * n:
+        for packed in parents or ():
             ids = array("I")
             ids.frombytes(packed)
             lists.append(ids)
@@ -297,7 +308,15 @@ class JobColumns:
                     waiting[i] += 1
                 elif parent != JobState.SUCCESS and states[i] == JobState.PENDING:
                     states[i] |= DOOMED
-        return cls(states, waiting, mcpu, counts, children, retries or {})
+        distinct = sorted(set(mcpu))
+        sizes = distinct[:: -(-len(distinct) // CLASSES) or 1]
+        columns = cls(states, waiting, mcpu, counts, children, retries or {}, bytearray(n), sizes)
+        for byte in (JobState.READY, JobState.READY | ALWAYS_RUN):
+            at = states.find(byte)
+            while at >= 0:
+                columns.ready[at] = columns.class_of(at)
+                at = states.find(byte, at + 1)
+        return columns
 
     def __len__(self) -> int:
         return len(self.states)
@@ -312,36 +331,6 @@ class JobColumns:
         """Positions (job id - 1) of the jobs that depend on this one."""
         return self.children[self.child_index[job_id - 1] : self.child_index[job_id]]
 
-    def find(self, byte: int, start: int) -> int:
-        """First position >= start whose state byte is exactly this, or -1; runs at memory speed."""
-        return self.states.find(byte, start)
-
-
-@dataclass(frozen=True, slots=True)
-class StagedJobs:
-    """A bunch of submitted jobs as columns, all of the same length, checked by whoever made them.
-
-    Position i is job ``first_job_id + i``, where the first id travels beside the bunch.
-    """
-
-    always_run: bytes
-    """ALWAYS_RUN or 0."""
-    mcpu: array[int]
-    """Reserved cores."""
-    retries: array[int]
-    parents: list[bytes]
-    """Ids of the jobs it depends on, packed as native u32."""
-    names: list[str]
-    attributes: list[dict[str, str]]
-    specs: list[bytes]
-    """What the worker gets; opaque here."""
-
-    def __len__(self) -> int:
-        return len(self.specs)
-
-    def states(self) -> bytearray:
-        """State bytes of jobs that were never run: Ready without parents, else Pending."""
-        return bytearray(
-            (JobState.PENDING if ids else JobState.READY) | bits
-            for ids, bits in zip(self.parents, self.always_run, strict=True)
-        )
+    def class_of(self, at: int) -> int:
+        """What ``ready[at]`` is when the job is Ready."""
+        return bisect_right(self.sizes, self.mcpu[at]) + (ALWAYS_CLASS if self.states[at] & ALWAYS_RUN else 0)

@@ -9,6 +9,7 @@ many jobs, placing many) is done in slices: `advance` says whether there is more
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -30,8 +31,11 @@ from longshore_controller.core.model import (
     Report,
     ranges,
 )
+from longshore_controller.core.money import cost_nanousd
+from longshore_controller.core.rows import Changes
 from longshore_controller.core.scheduler import placements
-from longshore_controller.core.state import Attempt, Batch, Changes, State
+from longshore_controller.core.state import Attempt, Batch, State
+from longshore_controller.core.verdict import verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,15 @@ class Limits:
     progress_ms: int = 60_000
     """How often billed time of a running attempt is made durable."""
     slice_jobs: int = 1_000
-    """Jobs cancelled, released or placed in one step."""
+    """Jobs looked at for cancelling, released or placed in one step."""
+    shun_ms: int = 1_000
+    """A worker that refuses or loses an attempt gets nothing for so long, doubling each time ..."""
+    shun_most_ms: int = 300_000
+    """... up to this, until an attempt on it comes to an end of its own."""
+    clock_slack_ms: int = 86_400_000
+    """By how much a clock set back across a restart may make an older attempt's bill look too long."""
+    remembered_requests: int = 10_000
+    """Request ids of complete batches that are known without asking the database."""
 
 
 @dataclass(slots=True)
@@ -55,9 +67,14 @@ class Session:
     """One connection of one worker, the latest. Not state: it dies with the controller."""
 
     number: int
+    hello: Hello | None
     lost_at_ms: int
     """When the worker is lost unless it is heard before."""
     connected: bool = True
+    leaving: bool = False
+    """It reported a preemption: it gets nothing more before its next Hello."""
+    shunned_until_ms: int = 0
+    shunned_for_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +99,13 @@ class Reactor:
         self._limits = limits
         self._events: list[ev.Event] = []
         self._last_session = 0
-        self._sessions = {w: Session(0, self._lost_at(now), connected=False) for w in state.workers}
+        self._sessions = {w: Session(0, None, self._lost_at(now), connected=False) for w in state.workers}
         self._progress: dict[str, int] = {}
         """attempt id -> ms its main container has run, by the last word of its worker."""
+        self._inherited = set(state.attempts)
+        """Attempts assigned before this process began, maybe by another clock."""
+        self._completed: OrderedDict[tuple[str, str], tuple[int, bytes]] = OrderedDict()
+        """(user, request id) -> batch id and content of batches that have left memory lately."""
 
     def take(self) -> tuple[list[ev.Event], Changes]:
         """The events since the last call and what they did to rows."""
@@ -92,27 +113,35 @@ class Reactor:
         return events, self.state.take_changes()
 
     def resume(self, before: Reactor, now: int) -> None:
-        """Take over the connections of a reactor whose memory was thrown away after a failed commit."""
+        """Take over from a reactor whose memory was thrown away: who it knew, not who is connected.
+
+        Every worker has to say Hello again, and has a whole lease and grace for it.
+        """
         self._last_session = before._last_session
         self._progress = {a: ms for a, ms in before._progress.items() if a in self.state.attempts}
+        self._inherited &= before._inherited
+        self._completed = before._completed
         for worker_id, session in before._sessions.items():
             if worker_id in self.state.workers:
+                session.connected, session.lost_at_ms = False, self._lost_at(now)
                 self._sessions[worker_id] = session
-                session.lost_at_ms = self._lost_at(now)
 
     # -- users ---------------------------------------------------------------------------------------
 
     def on_create(self, request: CreateBatch, now: int) -> int:
         """The batch's id. The same request again: the same id."""
-        known = self.state.requests.get((request.user, request.request_id))
+        key = request.user, request.request_id
+        known = self._completed.get(key)
+        if key in self.state.requests:
+            known = self.state.requests[key], self.state.batches[self.state.requests[key]].request_sha256
         if known is not None:
-            if self.state.batches[known].request_sha256 != request.request_sha256:
+            if known[1] != request.request_sha256:
                 raise Refusal(
                     RefusalKind.ALREADY_EXISTS,
-                    f"request_id {request.request_id!r} was used for batch {known} with other content; "
+                    f"request_id {request.request_id!r} was used for batch {known[0]} with other content; "
                     "make a new one for a new batch",
                 )
-            return known
+            return known[0]
         batch_id = self.state.next_batch_id
         self._emit(
             ev.BatchCreated(
@@ -132,46 +161,68 @@ class Reactor:
     def on_cancel(self, batch_id: int, by: str, reason: str, now: int) -> None:
         """No job of the batch that is not always_run starts from the commit of this on. Idempotent."""
         batch = self.state.batches.get(batch_id)
-        if batch is not None and not batch.cancelled and not batch.is_complete:
-            self._emit(ev.BatchCancelled(batch_id, by, reason, now))
+        if batch is None or batch.cancelled or batch.is_complete:
+            return
+        self._emit(ev.BatchCancelled(batch_id, by, reason, now))
+        for attempt_id in sorted(batch.attempts):
+            attempt = self.state.attempts[attempt_id]
+            if not attempt.revoked and not batch.runnable(attempt.job_id):
+                why = _cancelled_by(batch)
+                self._emit(
+                    ev.AttemptRevoked(attempt_id, batch_id, attempt.job_id, attempt.worker_id, why, now)
+                )
 
-    def on_delete(self, batch_id: int, by: str, now: int) -> None:
-        """Hide the batch; when it is unfinished cancel it too. Idempotent."""
+    def on_delete(self, batch_id: int, by: str, user: str, now: int) -> None:
+        """Hide the batch of ``user``, which is not deleted yet; when it is unfinished cancel it too."""
         batch = self.state.batches.get(batch_id)
         if batch is not None:
             if batch.deleted_at_ms is not None:
                 return
             self.on_cancel(batch_id, by, "batch deleted", now)
-        self._emit(ev.BatchDeleted(batch_id, by, now))
+        self._emit(ev.BatchDeleted(batch_id, by, user, now))
 
     # -- workers -------------------------------------------------------------------------------------
 
-    def on_hello(self, hello: Hello, now: int) -> tuple[int, Orders]:
-        """A worker (re)connected: its session number and every attempt that it should hold."""
-        worker = self.state.workers.get(hello.worker_id)
-        used = worker.capacity_mcpu - worker.free_mcpu if worker else 0
-        if worker is None or (worker.capacity_mcpu != hello.capacity_mcpu and used <= hello.capacity_mcpu):
-            self._emit(ev.WorkerJoined(hello.worker_id, hello.name, hello.capacity_mcpu, hello.runtime, now))
+    def on_hello(self, hello: Hello, now: int) -> int:
+        """A worker (re)connected: its session number. `orders` says what it should hold."""
         self._last_session += 1
-        self._sessions[hello.worker_id] = Session(self._last_session, self._lost_at(now))
+        before = self._sessions.get(hello.worker_id)
+        session = Session(self._last_session, hello, self._lost_at(now))
+        if before is not None:
+            session.shunned_until_ms, session.shunned_for_ms = before.shunned_until_ms, before.shunned_for_ms
+        self._sessions[hello.worker_id] = session
+        self._record_worker(hello.worker_id, now)
         self._note_progress(hello.worker_id, hello.held, now)
-        return self._last_session, self._orders(hello.worker_id, hello.held, hello.spooled, now)
+        self._end_forgotten(hello.worker_id, hello.held, hello.spooled, now)
+        return session.number
 
     def on_heartbeat(
         self, worker_id: str, session: int, held: tuple[HeldAttempt, ...], spooled: tuple[str, ...], now: int
-    ) -> Orders | None:
-        """The lease is extended. Orders only when what the worker holds is not what it should hold."""
+    ) -> bool:
+        """The lease is extended. True: what the worker holds is not what it should; send `orders`."""
         self._heard(worker_id, session, now)
         self._note_progress(worker_id, held, now)
         attempts = self.state.attempts
         here = {h.attempt_id for h in held}
         gone = here.union(spooled)
-        diverged = any(i not in attempts or attempts[i].worker_id != worker_id for i in here) or any(
+        return any(
+            i not in attempts or attempts[i].worker_id != worker_id or attempts[i].revoked for i in here
+        ) or any(
             i not in gone and now - attempts[i].assigned_at_ms > self._limits.unknown_after_ms
             for i in self.state.workers[worker_id].attempts
         )
-        diverged = diverged or any(attempts[i].revoked for i in here if i in attempts)
-        return self._orders(worker_id, held, spooled, now) if diverged else None
+
+    def orders(self, worker_id: str, held: tuple[HeldAttempt, ...], spooled: tuple[str, ...]) -> Orders:
+        """Every attempt that the worker should hold, given what it holds. Decides nothing."""
+        here = {h.attempt_id for h in held}
+        ended = set(spooled)
+        run: list[str] = []
+        keep: list[str] = []
+        worker = self.state.workers.get(worker_id)
+        for attempt_id in sorted(worker.attempts - ended) if worker else ():
+            if not self.state.attempts[attempt_id].revoked:
+                (keep if attempt_id in here else run).append(attempt_id)
+        return Orders(complete=True, run=tuple(run), keep=tuple(keep))
 
     def on_reports(self, worker_id: str, session: int, reports: tuple[Report, ...], now: int) -> None:
         """Whatever they say may be acknowledged once this is committed, also when it had no effect."""
@@ -183,7 +234,9 @@ class Reactor:
             if report.state is AttemptState.STARTED:
                 self._started(attempt, report.main_ms, now)
             elif report.state is AttemptState.ENDED:
-                self._end(attempt, _plausible(report), now)
+                plausible = _plausible(report)
+                self._end(attempt, plausible, now)
+                self._judge_worker(worker_id, plausible.reason, now)
 
     def on_disconnect(self, worker_id: str, session: int) -> None:
         """The connection is gone; the lease runs on. Nothing new is given to the worker meanwhile."""
@@ -202,9 +255,11 @@ class Reactor:
         left = self._cancel_jobs(size, now), self._announce(size, now), self._place(size, now)
         return min(left) <= 0
 
-    def next_due(self) -> int | None:
+    def next_due(self, now: int) -> int | None:
         """When `advance` has something to do even if nothing comes in."""
-        return min((s.lost_at_ms for s in self._sessions.values()), default=None)
+        sessions = self._sessions.values()
+        shunned = [s.shunned_until_ms for s in sessions if s.shunned_until_ms > now]
+        return min([s.lost_at_ms for s in sessions] + shunned, default=None)
 
     # -- pieces --------------------------------------------------------------------------------------
 
@@ -221,29 +276,44 @@ class Reactor:
             raise Refusal(RefusalKind.FAILED_PRECONDITION, "this session is over; connect again")
         known.lost_at_ms = self._lost_at(now)
 
-    def _orders(
+    def _record_worker(self, worker_id: str, now: int) -> None:
+        """What the worker says of itself becomes true once what runs there fits into it."""
+        hello = self._sessions[worker_id].hello
+        if hello is None:
+            return
+        worker = self.state.workers.get(worker_id)
+        if worker is not None:
+            said = hello.name, hello.capacity_mcpu, hello.runtime
+            known = worker.name, worker.capacity_mcpu, worker.runtime
+            if said == known or worker.capacity_mcpu - worker.free_mcpu > hello.capacity_mcpu:
+                return
+        self._emit(ev.WorkerJoined(worker_id, hello.name, hello.capacity_mcpu, hello.runtime, now))
+
+    def _end_forgotten(
         self, worker_id: str, held: tuple[HeldAttempt, ...], spooled: tuple[str, ...], now: int
-    ) -> Orders:
-        here = {h.attempt_id for h in held}
-        run: list[str] = []
-        keep: list[str] = []
-        for attempt_id in sorted(self.state.workers[worker_id].attempts):
+    ) -> None:
+        """End what the worker neither holds nor will report, but for what it can still be told to run."""
+        known = {h.attempt_id for h in held}.union(spooled)
+        for attempt_id in sorted(self.state.workers[worker_id].attempts - known):
             attempt = self.state.attempts[attempt_id]
-            if attempt_id in spooled:
-                continue
-            if attempt_id in here:
-                if not attempt.revoked:
-                    keep.append(attempt_id)
-            elif attempt.revoked:
-                self._end(attempt, _end_of(EndReason.REVOKED, attempt, attempt.revoked), now)
+            if attempt.revoked:
+                self._end(attempt, self._end_of(EndReason.REVOKED, attempt, attempt.revoked), now)
             elif attempt.state is AttemptState.STARTED:
                 # It must not start a second time under the same id.
-                self._end(
-                    attempt, _end_of(EndReason.LOST, attempt, "the worker does not know it any more"), now
-                )
-            else:
-                run.append(attempt_id)
-        return Orders(complete=True, run=tuple(run), keep=tuple(keep))
+                self._end(attempt, self._end_of(EndReason.LOST, attempt, "its worker forgot it"), now)
+
+    def _judge_worker(self, worker_id: str, reason: EndReason | None, now: int) -> None:
+        """A worker that cannot run what it is given gets a pause, or it would burn the whole queue."""
+        session = self._sessions[worker_id]
+        if reason is EndReason.PREEMPTED:
+            session.leaving = True
+        elif reason in (EndReason.REFUSED, EndReason.LOST):
+            if now >= session.shunned_until_ms:
+                longer = max(2 * session.shunned_for_ms, self._limits.shun_ms)
+                session.shunned_for_ms = min(longer, self._limits.shun_most_ms)
+            session.shunned_until_ms = now + session.shunned_for_ms
+        elif reason in (EndReason.COMPLETED, EndReason.ERROR):
+            session.shunned_for_ms = session.shunned_until_ms = 0
 
     def _note_progress(self, worker_id: str, held: tuple[HeldAttempt, ...], now: int) -> None:
         for h in held:
@@ -251,20 +321,30 @@ class Reactor:
             if attempt is None or attempt.worker_id != worker_id or not h.main_ms:
                 continue
             self._started(attempt, h.main_ms, now)
-            ms = self._clamp(attempt, h.main_ms, now)
+            ms = max(self._clamp(attempt, h.main_ms, now), self._so_far(attempt))
             self._progress[h.attempt_id] = ms
             if ms - attempt.main_ms >= self._limits.progress_ms:
                 self._emit(ev.AttemptProgressed(attempt.attempt_id, attempt.batch_id, attempt.job_id, ms))
 
     def _clamp(self, attempt: Attempt, main_ms: int, now: int) -> int:
-        """Billed time never shrinks, and nothing ran before it was assigned."""
-        so_far = max(attempt.main_ms, self._progress.get(attempt.attempt_id, 0))
-        return max(so_far, min(main_ms, now - attempt.assigned_at_ms), 0)
+        """Nothing ran before it was assigned."""
+        longest = now - attempt.assigned_at_ms
+        if attempt.attempt_id in self._inherited:
+            longest += self._limits.clock_slack_ms
+        return max(0, min(main_ms, longest))
 
     def _started(self, attempt: Attempt, main_ms: int, now: int) -> None:
         if attempt.state < AttemptState.STARTED:
             at = now - self._clamp(attempt, main_ms, now)
             self._emit(ev.AttemptStarted(attempt.attempt_id, attempt.batch_id, attempt.job_id, at))
+
+    def _so_far(self, attempt: Attempt) -> int:
+        """Billed time by the last word of its worker."""
+        return max(attempt.main_ms, self._progress.get(attempt.attempt_id, 0))
+
+    def _end_of(self, reason: EndReason, attempt: Attempt, message: str) -> Report:
+        """An end that its worker does not report: billed by its last word."""
+        return Report(attempt.attempt_id, AttemptState.ENDED, self._so_far(attempt), reason, message)
 
     def _end(self, attempt: Attempt, report: Report, now: int) -> None:
         assert report.reason is not None
@@ -272,15 +352,30 @@ class Reactor:
         if main_ms:
             self._started(attempt, main_ms, now)
         self._progress.pop(attempt.attempt_id, None)
+        self._inherited.discard(attempt.attempt_id)
         reason = report.reason
         if reason is EndReason.REVOKED and not attempt.revoked:
             reason = EndReason.LOST
+        started = attempt.started_at_ms
+        cost = cost_nanousd(attempt.mcpu, started, main_ms) if started is not None else 0
+        batch = self.state.batches[attempt.batch_id]
+        assert batch.columns is not None
+        judged = verdict(
+            reason,
+            report.message,
+            report.containers,
+            batch.tries[attempt.job_id],
+            retries=batch.columns.retries.get(attempt.job_id, 0),
+            cancelled=not batch.runnable(attempt.job_id),
+        )
         self._emit(
             ev.AttemptEnded(
-                attempt.attempt_id, attempt.batch_id, attempt.job_id, reason, report.message, main_ms, now,
-                report.containers,
+                attempt.attempt_id, attempt.batch_id, attempt.job_id, reason, report.message, main_ms, cost,
+                judged.state, judged.exit_code, judged.reason, now, report.containers,
             )
         )  # fmt: skip
+        if attempt.worker_id in self._sessions:
+            self._record_worker(attempt.worker_id, now)
 
     def _lose(self, worker_id: str, now: int) -> None:
         del self._sessions[worker_id]
@@ -290,65 +385,51 @@ class Reactor:
         for attempt_id in sorted(self.state.workers[worker_id].attempts):
             attempt = self.state.attempts[attempt_id]
             ended = EndReason.REVOKED if attempt.revoked else EndReason.LOST
-            self._end(attempt, _end_of(ended, attempt, why), now)
+            self._end(attempt, self._end_of(ended, attempt, why), now)
         self._emit(ev.WorkerLost(worker_id, why, now))
 
     def _cancel_jobs(self, left: int, now: int) -> int:
-        for batch_id, start in list(self.state.cancelling.items()):
-            if left <= 0:
-                break
+        """Batches take turns, so that nobody waits behind a large one."""
+        share = max(1, left // max(1, len(self.state.cancelling)))
+        while self.state.cancelling and left > 0:
+            batch_id, start = self.state.cancelling.popitem(last=False)
             batch = self.state.batches[batch_id]
             assert batch.columns is not None
             states = batch.columns.states
-            at, ids = start, []
-            while at < len(states) and left > 0:
-                byte = states[at]
-                if byte in _CANCELLABLE:
-                    ids.append(at + 1)
-                    left -= 1
-                at += 1
-            reason = f"batch cancelled by {batch.cancelled_by}"
+            end = min(len(states), start + share)
+            ids = [at + 1 for at in range(start, end) if states[at] in _CANCELLABLE]
+            if end < len(states):
+                self.state.cancelling[batch_id] = end
             if ids:
-                self._emit(ev.JobsCancelled(batch_id, ranges(ids), reason, now))
-            if start == 0:
-                for attempt_id in sorted(batch.attempts):
-                    attempt = self.state.attempts[attempt_id]
-                    if not attempt.revoked and not batch.runnable(attempt.job_id):
-                        self._emit(
-                            ev.AttemptRevoked(
-                                attempt_id, batch_id, attempt.job_id, attempt.worker_id, reason, now
-                            )
-                        )
-            if at < len(states):
-                self.state.cancelling[batch_id] = at
-            else:
-                del self.state.cancelling[batch_id]
+                self._emit(ev.JobsCancelled(batch_id, ranges(ids), _cancelled_by(batch), now))
+            left -= max(1, end - start)
         return left
 
     def _announce(self, left: int, now: int) -> int:
         """Pending jobs whose parents are all complete: Ready or Cancelled; then complete batches."""
+        share = max(1, left // max(1, len(self.state.unannounced)))
         while self.state.unannounced and left > 0:
-            batch_id = next(iter(self.state.unannounced))
+            batch_id, _ = self.state.unannounced.popitem(last=False)
             batch = self.state.batches.get(batch_id)
+            left -= 1
             if batch is not None and batch.due:
-                left -= self._release(batch, left, now)
-                continue
-            del self.state.unannounced[batch_id]
-            if batch is not None and batch.is_complete:
+                left -= self._release(batch, share, now)
+                self.state.unannounced[batch_id] = None
+            elif batch is not None and batch.is_complete:
+                self._completed[batch.user, batch.request_id] = batch_id, batch.request_sha256
+                if len(self._completed) > self._limits.remembered_requests:
+                    self._completed.popitem(last=False)
                 self._emit(ev.BatchCompleted(batch_id, now))
         return left
 
     def _release(self, batch: Batch, limit: int, now: int) -> int:
         assert batch.columns is not None
         states = batch.columns.states
-        batch.due.sort(reverse=True)
         ready: list[int] = []
         doomed: list[int] = []
-        for _ in range(min(limit, len(batch.due))):
-            at = batch.due.pop()
-            if states[at] & STATE_MASK != JobState.PENDING:
-                continue
-            (doomed if states[at] & DOOMED else ready).append(at + 1)
+        for at in sorted(batch.due.popleft() for _ in range(min(limit, len(batch.due)))):
+            if states[at] & STATE_MASK == JobState.PENDING:
+                (doomed if states[at] & DOOMED else ready).append(at + 1)
         if ready:
             self._emit(ev.JobsReady(batch.batch_id, ranges(ready)))
         if doomed:
@@ -356,11 +437,21 @@ class Reactor:
             self._emit(ev.JobsCancelled(batch.batch_id, ranges(doomed), why, now))
         return len(ready) + len(doomed)
 
+    def _available(self, now: int) -> list[str]:
+        """Workers that may be given something: connected, heard lately, and fit to run it."""
+        silent = self._limits.grace_ms + self._limits.lease_ms // 2
+        return [
+            worker_id
+            for worker_id, s in self._sessions.items()
+            if s.connected
+            and not s.leaving
+            and now >= s.shunned_until_ms
+            and now + silent <= s.lost_at_ms
+            and (s.hello is None or s.hello.capacity_mcpu >= self.state.workers[worker_id].capacity_mcpu)
+        ]
+
     def _place(self, left: int, now: int) -> int:
-        connected = [w for w, s in self._sessions.items() if s.connected]
-        if left <= 0 or not connected:
-            return left
-        for p in placements(self.state, connected):
+        for p in placements(self.state, self._available(now)):
             tries = self.state.batches[p.batch_id].tries.get(p.job_id)
             number = tries.n_attempts + 1 if tries else 1
             self._emit(
@@ -376,8 +467,8 @@ _CANCELLABLE = frozenset((JobState.PENDING, JobState.PENDING | DOOMED, JobState.
 assert not any(byte & ALWAYS_RUN for byte in _CANCELLABLE)
 
 
-def _end_of(reason: EndReason, attempt: Attempt, message: str) -> Report:
-    return Report(attempt.attempt_id, AttemptState.ENDED, attempt.main_ms, reason, message)
+def _cancelled_by(batch: Batch) -> str:
+    return f"batch cancelled by {batch.cancelled_by}"
 
 
 def _plausible(report: Report) -> Report:

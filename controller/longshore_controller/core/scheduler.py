@@ -2,9 +2,9 @@
 
 Between users: water-filling, the user with the fewest running cores is served first (SPEC W1).
 Within a user: older batches first; in a batch always_run first, then by job id. Placement: the worker
-with the fewest free cores that suffice (W2). A job for which nobody has room now, although some
+with the fewest free cores that suffice (W2). The first job for which nobody has room, although some
 worker is large enough, reserves the worker with the most free cores, so that small jobs behind it
-cannot starve it.
+cannot starve it. A size of job that finds no room is not looked at again in the same round.
 """
 
 from __future__ import annotations
@@ -14,13 +14,8 @@ from bisect import bisect_left, insort
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from longshore_controller.core.model import ALWAYS_RUN, JobState
+from longshore_controller.core.model import ALWAYS_CLASS, JobState
 from longshore_controller.core.state import Batch, State, User
-
-LOOKAHEAD = 256
-"""Jobs without room that one user's turn passes over in search of smaller ones."""
-
-_READY = (JobState.READY, JobState.READY | ALWAYS_RUN)
 
 
 class Placement(NamedTuple):
@@ -32,69 +27,86 @@ class Placement(NamedTuple):
     worker_id: str
 
 
-def placements(state: State, connected: Collection[str]) -> Iterator[Placement]:
+def placements(state: State, available: Collection[str]) -> Iterator[Placement]:
     """Placements one after another; each must be applied to ``state`` before the next is asked for.
 
-    ``connected``: the workers that can be told at once; nobody else gets a job.
+    ``available``: the workers that may be given something now; nobody else gets a job.
     """
-    room = sorted((w.free_mcpu, i) for i in connected if (w := state.workers.get(i)) and w.free_mcpu > 0)
+    room = _Room(state, available)
     queue = [(user.running_mcpu, name) for name, user in state.users.items()]
     heapq.heapify(queue)
-    candidates = {name: _candidates(state, user) for name, user in state.users.items()}
-    reserved = False
-    while room and queue:
-        _, name = queue[0]
-        least_without_room = 0
-        for _ in range(LOOKAHEAD):
-            job = next(candidates[name], None)
-            if job is None:
-                heapq.heappop(queue)
-                break
-            batch_id, job_id, mcpu = job
-            if (at := bisect_left(room, (mcpu, ""))) < len(room):
-                free, worker_id = room.pop(at)
-                yield Placement(batch_id, job_id, mcpu, worker_id)
-                if free > mcpu:
-                    insort(room, (free - mcpu, worker_id))
-                heapq.heapreplace(queue, (state.users[name].running_mcpu, name))
-                break
-            if not reserved and not least_without_room:
-                reserved = _reserve(state, room, mcpu)
-                if not room:
-                    return
-            least_without_room = min(least_without_room or mcpu, mcpu)
-        else:
+    turns = {name: _turns(state, user, room) for name, user in state.users.items()}
+    while queue and room.most:
+        name = queue[0][1]
+        placement = next(turns[name], None)
+        if placement is None:
             heapq.heappop(queue)
+            continue
+        yield placement
+        heapq.heapreplace(queue, (state.users[name].running_mcpu, name))
 
 
-def _reserve(state: State, room: list[tuple[int, str]], mcpu: int) -> bool:
-    """Take the worker on which this job will soonest have room out of the running."""
-    for at in range(len(room) - 1, -1, -1):
-        if state.workers[room[at][1]].capacity_mcpu >= mcpu:
-            del room[at]
-            return True
-    return False
+class _Room:
+    """The free cores of the workers that may be given something, as this round uses them up."""
+
+    def __init__(self, state: State, available: Collection[str]) -> None:
+        workers = [w for i in available if (w := state.workers.get(i)) is not None]
+        self._free = sorted((w.free_mcpu, w.worker_id) for w in workers if w.free_mcpu > 0)
+        self._capacity = {w.worker_id: w.capacity_mcpu for w in workers}
+        self._reserved = False
+
+    @property
+    def most(self) -> int:
+        """Free cores of the emptiest worker."""
+        return self._free[-1][0] if self._free else 0
+
+    def take(self, mcpu: int) -> str:
+        """The worker on which this leaves the least room. Somebody has it: ``mcpu <= most``."""
+        free, worker_id = self._free.pop(bisect_left(self._free, (mcpu, "")))
+        if free > mcpu:
+            insort(self._free, (free - mcpu, worker_id))
+        return worker_id
+
+    def reserve(self, mcpu: int) -> None:
+        """Nobody else gets the emptiest of the workers that are large enough; one worker a round."""
+        for at in range(len(self._free) - 1, -1, -1) if not self._reserved else ():
+            if self._capacity[self._free[at][1]] >= mcpu:
+                del self._free[at]
+                self._reserved = True
+                return
 
 
-def _candidates(state: State, user: User) -> Iterator[tuple[int, int, int]]:
+def _turns(state: State, user: User, room: _Room) -> Iterator[Placement]:
     for batch_id in list(user.batches):
         if (batch := state.batches.get(batch_id)) is not None and batch.counts[JobState.READY]:
-            for kind in (1, 0):
-                if kind or not batch.cancelled:
-                    yield from _ready_jobs(batch, kind)
+            yield from _jobs(batch, ALWAYS_CLASS, room)
+            if not batch.cancelled:
+                yield from _jobs(batch, 0, room)
 
 
-def _ready_jobs(batch: Batch, kind: int) -> Iterator[tuple[int, int, int]]:
+def _jobs(batch: Batch, kind: int, room: _Room) -> Iterator[Placement]:
+    """The batch's Ready jobs by id, as far as there is room for their size."""
     columns = batch.columns
     assert columns is not None
-    byte = _READY[kind]
-    at = columns.find(byte, batch.ready_from[kind])
-    passed_over = False
-    while at >= 0:
-        if not passed_over:
-            batch.ready_from[kind] = at
-        yield batch.batch_id, at + 1, columns.mcpu[at]
-        passed_over = passed_over or columns.states[at] == byte
-        at = columns.find(byte, at + 1)
-    if not passed_over:
-        batch.ready_from[kind] = len(columns)
+    heads: list[tuple[int, int]] = []
+    for size_class in range(1, len(columns.sizes) + 1):
+        byte = size_class + kind
+        at = columns.ready.find(byte, batch.ready_from.get(byte, 0))
+        batch.ready_from[byte] = at if at >= 0 else len(columns)
+        if at >= 0:
+            heads.append((at, byte))
+    heapq.heapify(heads)
+    while heads and room.most:
+        at, byte = heads[0]
+        mcpu = columns.mcpu[at]
+        if mcpu > room.most:
+            room.reserve(mcpu)
+            heapq.heappop(heads)
+            continue
+        yield Placement(batch.batch_id, at + 1, mcpu, room.take(mcpu))
+        at = columns.ready.find(byte, at + 1)
+        batch.ready_from[byte] = at if at >= 0 else len(columns)
+        if at >= 0:
+            heapq.heapreplace(heads, (at, byte))
+        else:
+            heapq.heappop(heads)

@@ -9,9 +9,9 @@ Rule 3: everything that a row records and an event changed is noted, once, until
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from longshore_controller.core import events as ev
 from longshore_controller.core.model import (
@@ -19,122 +19,21 @@ from longshore_controller.core.model import (
     DOOMED,
     STATE_MASK,
     AttemptState,
-    BatchState,
-    ContainerRecord,
-    EndReason,
     JobColumns,
     JobState,
     WorkerState,
     batch_state,
 )
-from longshore_controller.core.money import cost_nanousd
-from longshore_controller.core.verdict import Tries, verdict
-
-
-class BatchRow(NamedTuple):
-    batch_id: int
-    user: str
-    billing_project: str
-    request_id: str
-    request_sha256: bytes
-    attributes: dict[str, str]
-    n_jobs: int
-    state: BatchState
-    n_pending: int
-    n_ready: int
-    n_running: int
-    n_succeeded: int
-    n_failed: int
-    n_cancelled: int
-    msec_mcpu: int
-    cost_nanousd: int
-    created_at_ms: int
-    closed_at_ms: int | None
-    completed_at_ms: int | None
-    cancelled_at_ms: int | None
-    cancelled_by: str
-    cancel_reason: str
-    deleted_at_ms: int | None
-
-
-class JobRow(NamedTuple):
-    batch_id: int
-    job_id: int
-    state: JobState
-    reason: str
-    exit_code: int | None
-    attempt_id: str | None
-    n_attempts: int
-    n_preempted: int
-    n_lost: int
-    n_failed: int
-    duration_ms: int
-    msec_mcpu: int
-    cost_nanousd: int
-    started_at_ms: int | None
-    ended_at_ms: int | None
-
-
-class JobRangeRow(NamedTuple):
-    """Jobs first..last got this state, and nothing else about them changed but reason and end."""
-
-    batch_id: int
-    first: int
-    last: int
-    state: JobState
-    reason: str
-    ended_at_ms: int | None
-
-
-class AttemptRow(NamedTuple):
-    attempt_id: str
-    batch_id: int
-    job_id: int
-    number: int
-    worker_id: str
-    mcpu: int
-    state: AttemptState
-    reason: EndReason | None
-    message: str
-    revoked: str
-    assigned_at_ms: int
-    started_at_ms: int | None
-    ended_at_ms: int | None
-    main_ms: int
-    cost_nanousd: int
-    containers: tuple[ContainerRecord, ...]
-
-
-class WorkerRow(NamedTuple):
-    worker_id: str
-    name: str
-    capacity_mcpu: int
-    runtime: str
-    state: WorkerState
-    joined_at_ms: int
-    lost_at_ms: int | None
-    reason: str
-
-
-class DeletionRow(NamedTuple):
-    """A batch that has left memory was deleted."""
-
-    batch_id: int
-    deleted_at_ms: int
-
-
-@dataclass(slots=True)
-class Changes:
-    """What the events since the last `take_changes` did to rows. Ranges are written first, in order."""
-
-    batches: dict[int, BatchRow] = field(default_factory=dict)
-    job_ranges: list[JobRangeRow] = field(default_factory=list)
-    jobs: dict[tuple[int, int], JobRow] = field(default_factory=dict)
-    attempts: dict[str, AttemptRow] = field(default_factory=dict)
-    workers: dict[str, WorkerRow] = field(default_factory=dict)
-    deletions: list[DeletionRow] = field(default_factory=list)
-    owners: dict[int, str] = field(default_factory=dict)
-    """batch id -> user, of every batch an event was about: for whom it is news."""
+from longshore_controller.core.rows import (
+    AttemptRow,
+    BatchRow,
+    Changes,
+    DeletionRow,
+    JobRangeRow,
+    JobRow,
+    WorkerRow,
+)
+from longshore_controller.core.verdict import Tries
 
 
 @dataclass(slots=True)
@@ -206,10 +105,10 @@ class Batch:
     tries: dict[int, Tries] = field(default_factory=dict)
     """By job id: jobs that had an attempt and are not complete."""
     attempts: set[str] = field(default_factory=set)
-    due: list[int] = field(default_factory=list, compare=False)
+    due: deque[int] = field(default_factory=deque, compare=False)
     """Positions of Pending jobs whose parents are all complete; the reactor announces them."""
-    ready_from: list[int] = field(default_factory=lambda: [0, 0], compare=False)
-    """No Ready job stands before this position: [plain, always_run]. A hint for the scheduler."""
+    ready_from: dict[int, int] = field(default_factory=dict, compare=False)
+    """By ready class: no Ready job of the class stands before this position (0 when absent)."""
 
     @property
     def n_complete(self) -> int:
@@ -282,9 +181,9 @@ class State:
         self.users: dict[str, User] = {}
         self.requests: dict[tuple[str, str], int] = {}
         """(user, request id) -> batch id, of the batches here."""
-        self.cancelling: dict[int, int] = {}
+        self.cancelling: OrderedDict[int, int] = OrderedDict()
         """Cancelled batches -> first position that may still need cancelling."""
-        self.unannounced: dict[int, None] = {}
+        self.unannounced: OrderedDict[int, None] = OrderedDict()
         """Batches whose `due` is not empty, or that may be complete."""
         self._changes = Changes()
         self._dirty_batches: dict[int, None] = {}
@@ -302,6 +201,13 @@ class State:
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+    def latest_at_ms(self) -> int:
+        """The latest instant that anything here happened at; 0 when there is nothing."""
+        batches = [b.cancelled_at_ms or b.closed_at_ms or b.created_at_ms for b in self.batches.values()]
+        attempts = [max(a.assigned_at_ms, a.started_at_ms or 0) for a in self.attempts.values()]
+        workers = [w.joined_at_ms for w in self.workers.values()]
+        return max(batches + attempts + workers, default=0)
 
     def take_changes(self) -> Changes:
         """The rows that changed since the last call."""
@@ -367,6 +273,7 @@ class State:
                     self._note(batch_)
                 else:
                     self._changes.deletions.append(DeletionRow(event.batch_id, event.at_ms))
+                    self._changes.owners[event.batch_id] = event.user
             case ev.BatchCompleted():
                 self._completed(event)
             case ev.WorkerJoined():
@@ -406,37 +313,25 @@ class State:
         self.users[batch.user].running_mcpu -= attempt.mcpu
         batch.attempts.discard(e.attempt_id)
 
-        started = attempt.started_at_ms
-        cost = cost_nanousd(attempt.mcpu, started, e.main_ms) if started is not None and e.main_ms else 0
         tries = batch.tries[e.job_id]
         tries.duration_ms += e.main_ms
         tries.msec_mcpu += e.main_ms * attempt.mcpu
-        tries.cost_nanousd += cost
-        if e.reason is EndReason.PREEMPTED:
-            tries.n_preempted += 1
-        elif e.reason in (EndReason.LOST, EndReason.REFUSED):
-            tries.n_lost += 1
-        elif e.reason is not EndReason.REVOKED:
-            tries.n_failed += 1
-        assert batch.columns is not None
-        v = verdict(
-            e.reason, e.message, e.containers, tries,
-            retries=batch.columns.retries.get(e.job_id, 0), cancelled=not batch.runnable(e.job_id),
-        )  # fmt: skip
-        self._set_job_state(batch, e.job_id, v.state)
+        tries.cost_nanousd += e.cost_nanousd
+        tries.count(e.reason, e.job_state)
+        self._set_job_state(batch, e.job_id, e.job_state)
         self._changes.attempts[e.attempt_id] = attempt.row()._replace(
             state=AttemptState.ENDED, reason=e.reason, message=e.message, ended_at_ms=e.at_ms,
-            main_ms=e.main_ms, cost_nanousd=cost, containers=e.containers,
+            main_ms=e.main_ms, cost_nanousd=e.cost_nanousd, containers=e.containers,
         )  # fmt: skip
         self._changes.jobs[e.batch_id, e.job_id] = batch.job_row(
-            e.job_id, e.attempt_id, exit_code=v.exit_code, reason=v.reason,
-            ended_at_ms=e.at_ms if v.state.is_complete else None,
+            e.job_id, e.attempt_id, exit_code=e.exit_code, reason=e.job_reason,
+            ended_at_ms=e.at_ms if e.job_state.is_complete else None,
         )  # fmt: skip
-        if v.state.is_complete:
+        if e.job_state.is_complete:
             batch.msec_mcpu += tries.msec_mcpu
             batch.cost_nanousd += tries.cost_nanousd
             del batch.tries[e.job_id]
-            self._tell_children(batch, e.job_id, v.state)
+            self._tell_children(batch, e.job_id, e.job_state)
         self._note(batch)
 
     def _ready(self, e: ev.JobsReady) -> None:
@@ -508,8 +403,9 @@ class State:
                 columns.states.count(state | bits) for bits in (0, ALWAYS_RUN, DOOMED, ALWAYS_RUN | DOOMED)
             )
         pending = (JobState.PENDING, JobState.PENDING | ALWAYS_RUN, JobState.PENDING | DOOMED)
-        if columns.children:
-            batch.due = [i for i, s in enumerate(columns.states) if s in pending and not columns.waiting[i]]
+        if columns.children and batch.n_complete:
+            positions = enumerate(columns.states)
+            batch.due = deque(i for i, s in positions if s in pending and not columns.waiting[i])
         user = self.users.setdefault(batch.user, User())
         user.batches[batch.batch_id] = None
         self.unannounced[batch.batch_id] = None
@@ -519,11 +415,13 @@ class State:
         byte = batch.columns.states[job_id - 1]
         batch.counts[byte & STATE_MASK] -= 1
         batch.counts[state] += 1
-        always = byte & ALWAYS_RUN
-        batch.columns.states[job_id - 1] = state | always
+        at = job_id - 1
+        batch.columns.states[at] = state | byte & ALWAYS_RUN
         if state is JobState.READY:
-            kind = 1 if always else 0
-            batch.ready_from[kind] = min(batch.ready_from[kind], job_id - 1)
+            ready = batch.columns.ready[at] = batch.columns.class_of(at)
+            batch.ready_from[ready] = min(batch.ready_from.get(ready, 0), at)
+        else:
+            batch.columns.ready[at] = 0
 
     def _tell_children(self, batch: Batch, job_id: int, state: JobState) -> None:
         columns = batch.columns
@@ -557,31 +455,42 @@ class State:
         """
         running: dict[str, int] = {}
         live: dict[tuple[int, int], str] = {}
+        of_batch: dict[int, set[str]] = {b: set() for b in self.batches}
+        of_worker: dict[str, set[str]] = {w: set() for w in self.workers}
         for attempt in self.attempts.values():
             key = attempt.batch_id, attempt.job_id
             _require(key not in live, f"job {key} has two live attempts", attempt)
             live[key] = attempt.attempt_id
-            _require(
-                attempt.attempt_id in self.workers[attempt.worker_id].attempts, "not at its worker", attempt
-            )
+            _require(attempt.worker_id in self.workers, "its worker is not here", attempt)
+            of_worker[attempt.worker_id].add(attempt.attempt_id)
+            of_batch[attempt.batch_id].add(attempt.attempt_id)
             batch = self.batches[attempt.batch_id]
-            _require(attempt.attempt_id in batch.attempts, "not in its batch", attempt)
             _require(
                 attempt.number == batch.tries[attempt.job_id].n_attempts, "number is not the last", attempt
             )
+            started = attempt.started_at_ms is not None
+            _require(started == (attempt.state >= AttemptState.STARTED), "started or not", attempt)
+            _require(attempt.main_ms >= 0 and (started or not attempt.main_ms), "billed time", attempt)
             _require(
-                (attempt.started_at_ms is not None) == (attempt.state >= AttemptState.STARTED),
-                "start",
-                attempt,
+                bool(attempt.revoked) or batch.runnable(attempt.job_id), "runs though cancelled", attempt
             )
             running[batch.user] = running.get(batch.user, 0) + attempt.mcpu
         for worker in self.workers.values():
+            _require(worker.attempts == of_worker[worker.worker_id], "attempts of the worker", worker)
             used = sum(self.attempts[a].mcpu for a in worker.attempts)
             _require(worker.free_mcpu == worker.capacity_mcpu - used, "free cores do not add up", worker)
             _require(worker.free_mcpu >= 0, "more cores used than there are", worker)
         for name, user in self.users.items():
             _require(user.running_mcpu == running.get(name, 0), f"running cores of {name}", user)
+        closed = {(b.user, i) for i, b in self.batches.items() if b.closed_at_ms is not None}
+        _require(
+            closed == {(u, i) for u, x in self.users.items() for i in x.batches}, "users' batches", closed
+        )
+        requests = {(b.user, b.request_id): i for i, b in self.batches.items()}
+        _require(self.requests == requests, "request ids are not those of the batches", self.requests)
+        _require(self.cancelling.keys() <= self.batches.keys(), "cancels what is gone", self.cancelling)
         for batch in self.batches.values():
+            _require(batch.attempts == of_batch[batch.batch_id], "attempts of the batch", batch.batch_id)
             self._check_batch(batch, live)
 
     def _check_batch(self, batch: Batch, live: dict[tuple[int, int], str]) -> None:
@@ -606,6 +515,12 @@ class State:
         _require(counts == batch.counts, f"counters {batch.counts} are not {counts}", name)
         _require(waiting == list(columns.waiting), "waiting counts are not those of the parents", name)
         due = set(batch.due)
+        _require(
+            batch.batch_id in self.unannounced or not (due or batch.is_complete),
+            "nobody will announce it",
+            name,
+        )
+        uncancelled_from = self.cancelling.get(batch.batch_id, len(columns)) if batch.cancelled else 0
         for i, byte in enumerate(columns.states):
             job, state, always = (
                 f"job {batch.batch_id}/{i + 1}",
@@ -625,9 +540,17 @@ class State:
             if lost_parent[i] and not always:
                 _require(state in (JobState.PENDING, JobState.CANCELLED), "ran though a parent failed", job)
             _require(not (always and state is JobState.CANCELLED), "always_run was cancelled", job)
-            if state is JobState.READY:
-                _require(batch.ready_from[1 if always else 0] <= i, "Ready before the scheduler's hint", job)
-            _require((i + 1 in batch.tries) <= (not state.is_complete), "tries of a complete job", job)
+            ready = columns.class_of(i) if state is JobState.READY else 0
+            _require(columns.ready[i] == ready, "ready class", job)
+            _require(
+                not ready or batch.ready_from.get(ready, 0) <= i, "Ready before the scheduler's hint", job
+            )
+            waits = state in (JobState.PENDING, JobState.READY)
+            _require(not (waits and not always and i < uncancelled_from), "passed over by the cancel", job)
+            if (tries := batch.tries.get(i + 1)) is not None:
+                _require(not state.is_complete, "tries of a complete job", job)
+                ended = tries.n_preempted + tries.n_lost + tries.n_failed
+                _require(ended <= tries.n_attempts, "more ends than attempts", job)
 
 
 def _require(holds: bool, what: str, about: object) -> None:

@@ -31,6 +31,15 @@ class Tries:
     started_at_ms: int | None = None
     """When its latest attempt was assigned."""
 
+    def count(self, reason: EndReason, job_state: JobState) -> None:
+        """One more attempt has ended, for this reason, with that verdict."""
+        if reason is EndReason.PREEMPTED:
+            self.n_preempted += 1
+        elif reason in (EndReason.LOST, EndReason.REFUSED):
+            self.n_lost += 1
+        elif reason is not EndReason.REVOKED and job_state is not JobState.SUCCESS:
+            self.n_failed += 1
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -54,21 +63,21 @@ def verdict(
     retries: int,
     cancelled: bool,
 ) -> Verdict:
-    """The job's next state. ``tries`` already counts this attempt; READY means: try again.
+    """The job's next state; READY means: try again. ``tries`` are those before this end.
 
     ``cancelled``: the batch is cancelled and the job is not always_run.
     """
     if reason is EndReason.COMPLETED or reason is EndReason.ERROR:
         mine = _of_the_user(reason, message, containers)
-        if mine.state is JobState.SUCCESS or tries.n_failed > retries or cancelled:
+        if mine.state is JobState.SUCCESS or tries.n_failed >= retries or cancelled:
             return mine
         return Verdict(JobState.READY)
     if cancelled:
         return Verdict(JobState.CANCELLED, reason="batch cancelled")
-    if reason is EndReason.PREEMPTED and tries.n_preempted >= MAX_PREEMPTED:
-        return Verdict(JobState.ERROR, None, f"preempted {tries.n_preempted} times")
-    if reason in (EndReason.LOST, EndReason.REFUSED) and tries.n_lost >= MAX_LOST:
-        return Verdict(JobState.ERROR, None, f"lost or refused {tries.n_lost} times, last: {message}")
+    if reason is EndReason.PREEMPTED and tries.n_preempted + 1 >= MAX_PREEMPTED:
+        return Verdict(JobState.ERROR, None, f"preempted {MAX_PREEMPTED} times")
+    if reason in (EndReason.LOST, EndReason.REFUSED) and tries.n_lost + 1 >= MAX_LOST:
+        return Verdict(JobState.ERROR, None, f"lost or refused {MAX_LOST} times, last: {message}")
     return Verdict(JobState.READY)
 
 

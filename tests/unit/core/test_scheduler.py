@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from longshore_controller.core import events as ev
-from longshore_controller.core.model import ALWAYS_RUN, JobColumns, JobState
+from longshore_controller.core.model import ALWAYS_RUN, EndReason, JobColumns, JobState
 from longshore_controller.core.scheduler import Placement, placements
 from longshore_controller.core.state import State
 
@@ -42,7 +42,11 @@ class Cluster:
     def end(self, attempt_id: str) -> None:
         a = self.state.attempts[attempt_id]
         self.ended += 1
-        self.state.apply(ev.AttemptEnded(attempt_id, a.batch_id, a.job_id, ev.EndReason.ERROR, "", 0, 1))
+        self.state.apply(
+            ev.AttemptEnded(
+                attempt_id, a.batch_id, a.job_id, EndReason.ERROR, "", 0, 0, JobState.ERROR, None, "", 1
+            )
+        )
 
 
 def by_user(cluster: Cluster, placed: list[Placement]) -> Counter[str]:
@@ -102,6 +106,21 @@ def test_nobody_gets_a_job_that_is_not_connected() -> None:
     cluster = Cluster(8000)
     cluster.batch("a", 1000)
     assert list(placements(cluster.state, set())) == []
+
+
+def test_jobs_too_big_for_every_worker_block_nothing_behind_them() -> None:
+    cluster = Cluster(4000)
+    cluster.batch("a", *[16_000] * 300, 1000)
+    after = cluster.batch("a", 4000, *[1000] * 50)
+    assert [p.job_id for p in cluster.place()] == [301]
+    cluster.end(next(iter(cluster.state.attempts)))
+    assert [(p.batch_id, p.job_id) for p in cluster.place()] == [(after, 1)]
+
+
+def test_more_sizes_than_classes_are_all_placed() -> None:
+    cluster = Cluster(200_000)
+    cluster.batch("a", *range(1, 401))
+    assert len(cluster.place()) == 400
 
 
 SIZES = st.sampled_from([250, 1000, 2000, 4000])

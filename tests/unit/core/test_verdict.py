@@ -21,9 +21,7 @@ def judge(
     retries: int = 0,
     cancelled: bool = False,
 ) -> Verdict:
-    return verdict(
-        reason, "said", containers, tries or Tries(1, n_failed=1), retries=retries, cancelled=cancelled
-    )
+    return verdict(reason, "said", containers, tries or Tries(1), retries=retries, cancelled=cancelled)
 
 
 def test_exit_0_everywhere_is_success() -> None:
@@ -61,9 +59,9 @@ def test_the_exit_code_is_that_of_the_first_container_that_did_not_exit_0() -> N
 @pytest.mark.parametrize(
     ("reason", "last", "spent"),
     [
-        (EndReason.PREEMPTED, Tries(20, n_preempted=19), Tries(20, n_preempted=20)),
-        (EndReason.LOST, Tries(5, n_lost=4), Tries(5, n_lost=5)),
-        (EndReason.REFUSED, Tries(5, n_lost=4), Tries(5, n_lost=5)),
+        (EndReason.PREEMPTED, Tries(19, n_preempted=18), Tries(20, n_preempted=19)),
+        (EndReason.LOST, Tries(4, n_lost=3), Tries(5, n_lost=4)),
+        (EndReason.REFUSED, Tries(4, n_lost=3), Tries(5, n_lost=4)),
     ],
 )
 def test_what_is_not_the_users_fault_is_tried_again_until_the_attempts_are_spent(
@@ -80,10 +78,10 @@ def test_preemptions_do_not_spend_the_budget_of_losses() -> None:
 
 def test_a_users_failure_is_tried_again_only_as_often_as_the_job_asks() -> None:
     failed = ran(MAIN=1)
-    assert judge(EndReason.COMPLETED, failed, tries=Tries(1, n_failed=1), retries=1).state is JobState.READY
-    assert judge(EndReason.COMPLETED, failed, tries=Tries(2, n_failed=2), retries=1).state is JobState.FAILURE
+    assert judge(EndReason.COMPLETED, failed, tries=Tries(1), retries=1).state is JobState.READY
+    assert judge(EndReason.COMPLETED, failed, tries=Tries(2, n_failed=1), retries=1).state is JobState.FAILURE
     assert (
-        judge(EndReason.COMPLETED, failed, tries=Tries(1, n_failed=1), retries=1, cancelled=True).state
+        judge(EndReason.COMPLETED, failed, tries=Tries(1), retries=1, cancelled=True).state
         is JobState.FAILURE
     )
 

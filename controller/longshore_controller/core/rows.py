@@ -1,0 +1,121 @@
+"""PURE. What rows record: plain values, taken from the state after each step and written by the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from longshore_controller.core.model import (
+    AttemptState,
+    BatchState,
+    ContainerRecord,
+    EndReason,
+    JobState,
+    WorkerState,
+)
+
+
+class BatchRow(NamedTuple):
+    batch_id: int
+    user: str
+    billing_project: str
+    request_id: str
+    request_sha256: bytes
+    attributes: dict[str, str]
+    n_jobs: int
+    state: BatchState
+    n_pending: int
+    n_ready: int
+    n_running: int
+    n_succeeded: int
+    n_failed: int
+    n_cancelled: int
+    msec_mcpu: int
+    cost_nanousd: int
+    created_at_ms: int
+    closed_at_ms: int | None
+    completed_at_ms: int | None
+    cancelled_at_ms: int | None
+    cancelled_by: str
+    cancel_reason: str
+    deleted_at_ms: int | None
+
+
+class JobRow(NamedTuple):
+    batch_id: int
+    job_id: int
+    state: JobState
+    reason: str
+    exit_code: int | None
+    attempt_id: str | None
+    n_attempts: int
+    n_preempted: int
+    n_lost: int
+    n_failed: int
+    duration_ms: int
+    msec_mcpu: int
+    cost_nanousd: int
+    started_at_ms: int | None
+    ended_at_ms: int | None
+
+
+class JobRangeRow(NamedTuple):
+    """Jobs first..last got this state, and nothing else about them changed but reason and end."""
+
+    batch_id: int
+    first: int
+    last: int
+    state: JobState
+    reason: str
+    ended_at_ms: int | None
+
+
+class AttemptRow(NamedTuple):
+    attempt_id: str
+    batch_id: int
+    job_id: int
+    number: int
+    worker_id: str
+    mcpu: int
+    state: AttemptState
+    reason: EndReason | None
+    message: str
+    revoked: str
+    assigned_at_ms: int
+    started_at_ms: int | None
+    ended_at_ms: int | None
+    main_ms: int
+    cost_nanousd: int
+    containers: tuple[ContainerRecord, ...]
+
+
+class WorkerRow(NamedTuple):
+    worker_id: str
+    name: str
+    capacity_mcpu: int
+    runtime: str
+    state: WorkerState
+    joined_at_ms: int
+    lost_at_ms: int | None
+    reason: str
+
+
+class DeletionRow(NamedTuple):
+    """A batch that has left memory was deleted."""
+
+    batch_id: int
+    deleted_at_ms: int
+
+
+@dataclass(slots=True)
+class Changes:
+    """What the events since the last `take_changes` did to rows. Ranges are written first, in order."""
+
+    batches: dict[int, BatchRow] = field(default_factory=dict)
+    job_ranges: list[JobRangeRow] = field(default_factory=list)
+    jobs: dict[tuple[int, int], JobRow] = field(default_factory=dict)
+    attempts: dict[str, AttemptRow] = field(default_factory=dict)
+    workers: dict[str, WorkerRow] = field(default_factory=dict)
+    deletions: list[DeletionRow] = field(default_factory=list)
+    owners: dict[int, str] = field(default_factory=dict)
+    """batch id -> user, of every batch an event was about: for whom it is news."""
