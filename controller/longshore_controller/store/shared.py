@@ -1,0 +1,359 @@
+"""What any thread may do with the store: stage jobs, read the log, read pages, look tokens up."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any
+
+import peewee
+
+from longshore_controller.core.events import Event
+from longshore_controller.core.model import (
+    AttemptState,
+    BatchState,
+    ContainerRecord,
+    EndReason,
+    JobColumns,
+    JobState,
+    Refusal,
+    RefusalKind,
+)
+from longshore_controller.core.rows import AttemptRow, BatchRow, JobRow
+from longshore_controller.store.dialect import Contradiction, Dialect, connect
+from longshore_controller.store.rows import (
+    JobView,
+    StagedJobs,
+    Unpacking,
+    from_json,
+    initial_states,
+    pack,
+    sha256,
+    spec_rows,
+)
+
+KEYS = 1_000
+"""Job ids in one statement that looks jobs up."""
+
+Containers = tuple[ContainerRecord, ...]
+
+BATCH, JOB, SPEC, ATTEMPT = (peewee.Table(name) for name in ("batch", "job", "job_spec", "attempt"))
+
+
+class SharedStore:
+    """The part of the store for any thread. Every method raises StoreUnavailable when the database does
+    not answer; then nothing happened."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        encode_events: Callable[[list[Event]], bytes],
+        decode_events: Callable[[bytes], list[Event]],
+        encode_containers: Callable[[Containers], bytes],
+        decode_containers: Callable[[bytes], Containers],
+    ) -> None:
+        """Nothing is opened yet. ValueError says what is wrong with the URL."""
+        self._db: Dialect = connect(url)
+        self._encode_events = encode_events
+        self._decode_events = decode_events
+        self._encode_containers = encode_containers
+        self._decode_containers = decode_containers
+
+    # -- jobs on their way in--------------------------------------------------------
+
+    def stage(self, batch_id: int, first_job_id: int, jobs: StagedJobs) -> None:
+        """A bunch of an open batch, all or nothing; nobody sees it before the batch is closed.
+
+        The same bunch again changes nothing. Refusal: ALREADY_EXISTS for other jobs under the same ids;
+        INVALID_ARGUMENT for ids beyond the declared number; NOT_FOUND; FAILED_PRECONDITION when the
+        batch is closed or cancelled.
+        """
+        packed = pack(jobs)
+        content = sha256(jobs, packed)
+        last_job_id = first_job_id + len(jobs) - 1
+        taken = Refusal(
+            RefusalKind.ALREADY_EXISTS,
+            f"batch {batch_id} has other jobs under some of the ids {first_job_id} to {last_job_id}; "
+            "send each job once, and repeat a bunch as it was",
+        )
+        try:
+            with self._db.writing() as db:
+                if self._is_known(db, batch_id, first_job_id, last_job_id, content) or not len(jobs):
+                    return
+                inserted = self._db.execute(
+                    db,
+                    """INSERT INTO bunch (batch_id, first_job_id, n_jobs, sha256, columns)
+                    VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING""",
+                    *(batch_id, first_job_id, len(jobs), content, packed),
+                )
+                if not inserted.rowcount:
+                    # Somebody else staged it since we looked.
+                    if self._is_known(db, batch_id, first_job_id, last_job_id, content):
+                        return
+                    raise taken
+                states = bytes(initial_states(jobs.parents, bytes(len(jobs))))
+                rows = spec_rows(batch_id, first_job_id, jobs)
+                self._db.insert_jobs(db, batch_id, first_job_id, states, rows)
+        except Contradiction as overlap:
+            raise taken from overlap
+
+    def _is_known(
+        self, db: peewee.Database, batch_id: int, first_job_id: int, last_job_id: int, content: bytes
+    ) -> bool:
+        """This very bunch is there. Refusal when it may not come any more."""
+        rows = self._db.rows(
+            db,
+            """SELECT b.n_jobs, b.closed_at_ms, b.cancelled_at_ms, b.deleted_at_ms, bunch.sha256
+            FROM batch b LEFT JOIN bunch ON bunch.batch_id = b.batch_id AND bunch.first_job_id = ?
+            WHERE b.batch_id = ?""",
+            *(first_job_id, batch_id),
+        )
+        if not rows or rows[0][3] is not None:
+            raise Refusal(RefusalKind.NOT_FOUND, f"there is no batch {batch_id}")
+        n_jobs, closed_at_ms, cancelled_at_ms, _, known = rows[0]
+        if cancelled_at_ms is not None:
+            raise Refusal(
+                RefusalKind.FAILED_PRECONDITION, f"batch {batch_id} was cancelled; it takes no more jobs"
+            )
+        if known is not None and bytes(known) == content:
+            return True
+        if closed_at_ms is not None:
+            raise Refusal(RefusalKind.FAILED_PRECONDITION, f"batch {batch_id} is closed; make a new batch")
+        if first_job_id < 1 or last_job_id > n_jobs:
+            raise Refusal(
+                RefusalKind.INVALID_ARGUMENT,
+                f"job ids {first_job_id} to {last_job_id} of batch {batch_id}: "
+                f"it was created with n_jobs = {n_jobs}, so its ids are 1 to {n_jobs}",
+            )
+        return False
+
+    def columns(self, batch_id: int) -> JobColumns:
+        """A batch's jobs as they were submitted, before any of them ran.
+
+        Refusal NOT_FOUND; FAILED_PRECONDITION names the first missing job and says how many are missing.
+        """
+        with self._db.reading() as db:
+            rows = self._db.rows(db, "SELECT n_jobs FROM batch WHERE batch_id = ?", batch_id)
+            if not rows:
+                raise Refusal(RefusalKind.NOT_FOUND, f"there is no batch {batch_id}")
+            n_jobs: int = rows[0][0]
+            unpacked = self._unpack(db, batch_id, n_jobs)
+        if unpacked.n_missing:
+            raise Refusal(
+                RefusalKind.FAILED_PRECONDITION,
+                f"{unpacked.n_missing} of the {n_jobs} jobs of batch {batch_id} are missing, "
+                f"the first is job {unpacked.first_missing}; submit them, then close the batch",
+            )
+        return unpacked.columns(initial_states(unpacked.parents, unpacked.always_run))
+
+    def _unpack(self, db: peewee.Database, batch_id: int, n_jobs: int) -> Unpacking:
+        unpacked = Unpacking()
+        bunches = self._db.execute(
+            db,
+            "SELECT first_job_id, n_jobs, columns FROM bunch "
+            "WHERE batch_id = ? AND first_job_id <= ? ORDER BY first_job_id",
+            *(batch_id, n_jobs),
+        )
+        for bunch in bunches:
+            unpacked.add(*bunch)
+        unpacked.expect(n_jobs + 1)
+        return unpacked
+
+    def specs(self, keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
+        """Specs by (batch id, job id); those that do not exist are left out."""
+        by_batch: dict[int, list[int]] = defaultdict(list)
+        for batch_id, job_id in keys:
+            by_batch[batch_id].append(job_id)
+        found: dict[tuple[int, int], bytes] = {}
+        with self._db.reading() as db:
+            for batch_id, job_ids in by_batch.items():
+                for at in range(0, len(job_ids), KEYS):
+                    some = job_ids[at : at + KEYS]
+                    marks = ", ".join("?" * len(some))
+                    sql = f"SELECT job_id, spec FROM job_spec WHERE batch_id = ? AND job_id IN ({marks})"
+                    for job_id, spec in self._db.execute(db, sql, batch_id, *some):
+                        found[batch_id, job_id] = bytes(spec)
+        return found
+
+    # -- the log---------------------------------------------------------------------
+
+    def events_after(self, seq: int, limit: int) -> list[tuple[int, list[Event]]] | None:
+        """The events after number ``seq``, of at most ``limit`` commits, oldest first.
+
+        Each item: the number of its last event, and the events. Empty: there are none yet. None: the log
+        does not reach back so far, or not to such a number at all; take a snapshot.
+        """
+        with self._db.reading() as db:
+            ((last_seq,),) = self._db.rows(db, "SELECT last_seq FROM leader")
+            rows = self._db.rows(
+                db,
+                """SELECT first_seq, last_seq, events FROM event_log
+                WHERE last_seq > ? ORDER BY last_seq LIMIT ?""",
+                *(seq, limit),
+            )
+        if seq > last_seq or (rows and rows[0][0] > seq + 1) or (not rows and seq < last_seq):
+            return None
+        commits = [(last, first, self._decode_events(bytes(events))) for first, last, events in rows]
+        return [(last, events[max(0, seq + 1 - first) :]) for last, first, events in commits]
+
+    def forget_events(self, before_ms: int) -> int:
+        """Drop the commits older than this from the log, whose rows stay. How many; repeat until 0."""
+        with self._db.writing() as db:
+            dropped = self._db.execute(
+                db,
+                """DELETE FROM event_log WHERE last_seq IN
+                (SELECT last_seq FROM event_log WHERE at_ms < ? ORDER BY at_ms LIMIT 1000)""",
+                before_ms,
+            )
+            return int(dropped.rowcount)
+
+    # -- pages for people------------------------------------------------------------
+    # Deleted batches are not there, and the jobs of a batch are there once it is closed.
+
+    def batch(self, batch_id: int, *, with_deleted: bool = False) -> BatchRow | None:
+        query = BATCH.select().where(BATCH.c.batch_id == batch_id)
+        return self._one_batch(query if with_deleted else query.where(BATCH.c.deleted_at_ms.is_null()))
+
+    def batch_of_request(self, user: str, request_id: str) -> BatchRow | None:
+        """The batch that this request made, also when it was deleted since."""
+        return self._one_batch(
+            BATCH.select().where((BATCH.c.user == user) & (BATCH.c.request_id == request_id))
+        )
+
+    def batches(self, user: str, *, before_id: int | None = None, limit: int) -> list[BatchRow]:
+        """A user's batches, newest first."""
+        query = BATCH.select().where((BATCH.c.user == user) & BATCH.c.deleted_at_ms.is_null())
+        if before_id is not None:
+            query = query.where(BATCH.c.batch_id < before_id)
+        with self._db.reading() as db:
+            return list(self._batches(query.order_by(BATCH.c.batch_id.desc()).limit(limit), db))
+
+    def job(self, batch_id: int, job_id: int) -> JobView | None:
+        with self._db.reading() as db:
+            found = run(_jobs(batch_id).where(JOB.c.job_id == job_id), db)
+            return next(map(_job_view, found), None)
+
+    def jobs(
+        self, batch_id: int, *, after_job_id: int = 0, limit: int, states: Collection[JobState] = ()
+    ) -> list[JobView]:
+        """A batch's jobs by id; with ``states`` only those in one of them."""
+        query = _jobs(batch_id).where(JOB.c.job_id > after_job_id).order_by(JOB.c.job_id).limit(limit)
+        # One look into the index for each state: a page costs the same however rare the state is.
+        wanted = [query.where(JOB.c.state == state) for state in set(states)] or [query]
+        with self._db.reading() as db:
+            found = [_job_view(row) for some in wanted for row in run(some, db)]
+        return sorted(found, key=lambda job: job.row.job_id)[:limit]
+
+    def attempts(self, batch_id: int, job_id: int) -> list[AttemptRow]:
+        """A job's attempts, oldest first."""
+        query = (
+            ATTEMPT.select()
+            .join(BATCH, on=(BATCH.c.batch_id == ATTEMPT.c.batch_id))
+            .where((ATTEMPT.c.batch_id == batch_id) & (ATTEMPT.c.job_id == job_id))
+            .where(BATCH.c.deleted_at_ms.is_null())
+        )
+        with self._db.reading() as db:
+            return list(self._attempts(query.order_by(ATTEMPT.c.number), db))
+
+    def attempt(self, attempt_id: str) -> AttemptRow | None:
+        """One attempt, of whatever batch."""
+        with self._db.reading() as db:
+            return next(self._attempts(ATTEMPT.select().where(ATTEMPT.c.attempt_id == attempt_id), db), None)
+
+    def _one_batch(self, query: peewee.Select) -> BatchRow | None:
+        with self._db.reading() as db:
+            return next(self._batches(query, db), None)
+
+    def _batches(self, query: peewee.Select, db: peewee.Database) -> Iterator[BatchRow]:
+        for found in run(query.columns(*columns_of(BATCH, BatchRow)), db):
+            row = BatchRow(*found)
+            yield row._replace(
+                state=BatchState(row.state),
+                request_sha256=bytes(row.request_sha256),
+                attributes=from_json(found[5]),
+            )
+
+    def _attempts(self, query: peewee.Select, db: peewee.Database) -> Iterator[AttemptRow]:
+        for found in run(query.columns(*columns_of(ATTEMPT, AttemptRow)), db):
+            row = AttemptRow(*found)
+            yield row._replace(
+                state=AttemptState(row.state),
+                reason=None if row.reason is None else EndReason(row.reason),
+                containers=self._decode_containers(bytes(found[-1])),
+            )
+
+    # -- who may come in-------------------------------------------------------------
+
+    def ensure_user(self, name: str) -> None:
+        """The user exists."""
+        self._insert("INSERT INTO users (name) VALUES (?)", name)
+
+    def add_token(self, user: str, sha256: bytes) -> None:
+        """Whoever knows the token with this hash is that user, who exists."""
+        self._insert("INSERT INTO user_token (sha256, user_name) VALUES (?, ?)", sha256, user)
+
+    def user_of_token(self, sha256: bytes) -> str | None:
+        return self._look_up("SELECT user_name FROM user_token WHERE sha256 = ?", sha256)
+
+    def ensure_project(self, name: str) -> None:
+        """The billing project exists."""
+        self._insert("INSERT INTO billing_project (name) VALUES (?)", name)
+
+    def project_exists(self, name: str) -> bool:
+        return self._look_up("SELECT name FROM billing_project WHERE name = ?", name) is not None
+
+    def add_activation_token(self, sha256: bytes) -> None:
+        """Whoever knows the token with this hash may become a worker, once."""
+        self._insert("INSERT INTO activation_token (sha256) VALUES (?)", sha256)
+
+    def consume_activation_token(self, sha256: bytes) -> bool:
+        """It was there; it is no more. True for one caller, however many call at once."""
+        with self._db.writing() as db:
+            sql = "DELETE FROM activation_token WHERE sha256 = ?"
+            return bool(self._db.execute(db, sql, sha256).rowcount)
+
+    def add_worker_token(self, worker_id: str, sha256: bytes) -> None:
+        """Whoever knows the token with this hash is that worker."""
+        self._insert("INSERT INTO worker_token (sha256, worker_id) VALUES (?, ?)", sha256, worker_id)
+
+    def worker_of_token(self, sha256: bytes) -> str | None:
+        return self._look_up("SELECT worker_id FROM worker_token WHERE sha256 = ?", sha256)
+
+    def _insert(self, sql: str, *values: object) -> None:
+        with self._db.writing() as db:
+            self._db.execute(db, f"{sql} ON CONFLICT DO NOTHING", *values)
+
+    def _look_up(self, sql: str, key: object) -> str | None:
+        with self._db.reading() as db:
+            found = self._db.rows(db, sql, key)
+        return str(found[0][0]) if found else None
+
+
+def columns_of(table: peewee.Table, row: Any) -> list[Any]:
+    return [getattr(table.c, name) for name in row._fields]
+
+
+def run(query: peewee.Select, db: peewee.Database) -> Any:
+    return query.tuples().execute(db)
+
+
+def _jobs(batch_id: int) -> peewee.Select:
+    """The visible jobs of a batch, as `_job_view` wants them."""
+    spec = SPEC.c
+    query: peewee.Select = (
+        JOB.select(*columns_of(JOB, JobRow), spec.name, spec.attributes, spec.mcpu, spec.always_run)
+        .join(SPEC, on=((spec.batch_id == JOB.c.batch_id) & (spec.job_id == JOB.c.job_id)))
+        .join(BATCH, on=(BATCH.c.batch_id == JOB.c.batch_id))
+        .where((JOB.c.batch_id == batch_id) & (JOB.c.job_id <= BATCH.c.n_jobs))
+        .where(BATCH.c.closed_at_ms.is_null(False) & BATCH.c.deleted_at_ms.is_null())
+    )
+    return query
+
+
+def _job_view(found: Any) -> JobView:
+    *row, name, attributes, mcpu, always_run = found
+    job = JobRow(*row)
+    return JobView(
+        job._replace(state=JobState(job.state)), name, from_json(attributes), mcpu, bool(always_run)
+    )

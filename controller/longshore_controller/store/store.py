@@ -1,0 +1,228 @@
+"""The store as the engine knows it: load everything, commit, be the only one who does."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import peewee
+from playhouse import migrations
+
+from longshore_controller.core.events import Event
+from longshore_controller.core.model import AttemptState, JobColumns, Range, WorkerState, ranges
+from longshore_controller.core.rows import (
+    AttemptRow,
+    BatchRow,
+    Changes,
+    JobRangeRow,
+    JobRow,
+    WorkerRow,
+)
+from longshore_controller.core.state import Attempt, Batch, State, Worker
+from longshore_controller.core.verdict import Tries
+from longshore_controller.store.dialect import Contradiction, RangeUpdate, StoreUnavailable, Upsert
+from longshore_controller.store.rows import to_json
+from longshore_controller.store.shared import ATTEMPT, BATCH, SharedStore, columns_of, run
+
+SLICE = 50_000
+"""Rows read at a time of a batch that is loaded."""
+
+
+class EpochLost(Exception):
+    """Somebody else is the leader now; the process must end."""
+
+
+class StoreInUse(Exception):
+    """Another process has the store open. The message says which."""
+
+
+class Store(SharedStore):
+    """One database with one writer.
+
+    StoreUnavailable from `commit` may also mean that nobody knows whether it happened.
+    """
+
+    _in_doubt = False
+    """A commit has failed; what is in the rows is only known after `load`."""
+    epoch = 0
+    """Ours, from `open` on. Greater than that of everybody who led before."""
+
+    def open(self) -> None:
+        """Become the leader: take the lock, bring the schema up to date, raise the epoch.
+
+        StoreInUse while another process leads.
+        """
+        if not self._db.open():
+            holder = self._holder()
+            self._db.close()
+            raise StoreInUse(f"{self._db.name} is in use by {holder}; end it before you start another")
+        with self._db.failures():
+            migrations.run(self._db.writer, str(Path(__file__).parent / "migrations"))
+        with self._db.committing() as db:
+            ((self.epoch,),) = self._db.rows(
+                db,
+                """INSERT INTO leader (id, epoch, holder, last_seq) VALUES (1, 1, ?, 0)
+                ON CONFLICT (id) DO UPDATE SET epoch = leader.epoch + 1, holder = excluded.holder
+                RETURNING epoch""",
+                f"process {os.getpid()} on {socket.gethostname()}",
+            )
+
+    def close(self) -> None:
+        """Stop leading. Never raises."""
+        self._db.close()
+
+    def load(self) -> tuple[State, int]:
+        """Everything that is not over, and the number of the last event. The writer's thread only.
+
+        After a failure it connects again. EpochLost when somebody else led meanwhile.
+        """
+        held = self._db.open() if self._in_doubt else True
+        self._in_doubt = True
+        with self._db.committing() as db:
+            ((epoch, last_seq),) = self._db.rows(db, "SELECT epoch, last_seq FROM leader")
+            if epoch != self.epoch:
+                raise EpochLost(f"epoch {self.epoch} is over, {epoch} has begun")
+            if not held:
+                raise StoreUnavailable(f"{self._db.name}: the lock of our lost connection is not free yet")
+            state = self._load_state(db)
+        self._in_doubt = False
+        return state, last_seq
+
+    def commit(self, events: list[Event], changes: Changes, at_ms: int) -> int:
+        """Make the events and what they changed durable, all or nothing; the last one's number.
+
+        The writer's thread only. After an exception nothing is committed any more until `load`.
+        EpochLost when somebody else leads now; Contradiction when a row would leave a final state or
+        break a constraint.
+        """
+        if self._in_doubt:
+            raise StoreUnavailable("the last commit failed: load first")
+        self._in_doubt = True
+        with self._db.committing() as db:
+            last_seq = self._append(db, events, at_ms)
+            self._write(db, changes)
+        self._in_doubt = False
+        return last_seq
+
+    def _holder(self) -> str:
+        try:
+            with self._db.reading() as db:
+                ((holder,),) = self._db.rows(db, "SELECT holder FROM leader")
+        except StoreUnavailable:
+            return "another process, which is still making its tables"
+        return str(holder)
+
+    def _append(self, db: peewee.Database, events: list[Event], at_ms: int) -> int:
+        rows = self._db.rows(
+            db,
+            "UPDATE leader SET last_seq = last_seq + ? WHERE epoch = ? RETURNING last_seq",
+            *(len(events), self.epoch),
+        )
+        if not rows:
+            raise EpochLost(f"epoch {self.epoch} is over")
+        last_seq: int = rows[0][0]
+        self._db.execute(
+            db,
+            "INSERT INTO event_log (first_seq, last_seq, at_ms, epoch, events) VALUES (?, ?, ?, ?, ?)",
+            *(last_seq - len(events) + 1, last_seq, at_ms, self.epoch, self._encode_events(events)),
+        )
+        return last_seq
+
+    def _write(self, db: peewee.Database, changes: Changes) -> None:
+        if updates := list(_disjoint(changes.job_ranges, changes.jobs)):
+            self._db.update_ranges(updates)
+        if changes.jobs:
+            self._db.upsert(_JOBS, list(changes.jobs.values()))
+        if changes.workers:
+            self._db.upsert(_WORKERS, list(changes.workers.values()))
+        if changes.attempts:
+            # A job's former attempt ends before its next one lives: each row is checked at once.
+            attempts = sorted(changes.attempts.values(), key=lambda a: a.state is not AttemptState.ENDED)
+            self._db.upsert(_ATTEMPTS, [(*a[:-1], self._encode_containers(a.containers)) for a in attempts])
+        if changes.batches:
+            at = BatchRow._fields.index("attributes")
+            batches = changes.batches.values()
+            rows = [(*b[:at], to_json(b.attributes), *b[at + 1 :]) for b in batches]
+            self._db.upsert(_BATCHES, rows)
+        for batch_id, deleted_at_ms in changes.deletions:
+            self._db.execute(
+                db,
+                "UPDATE batch SET deleted_at_ms = COALESCE(deleted_at_ms, ?) WHERE batch_id = ?",
+                *(deleted_at_ms, batch_id),
+            )
+
+    def _load_state(self, db: peewee.Database) -> State:
+        state = State()
+        for row in self._batches(BATCH.select().where(BATCH.c.completed_at_ms.is_null()), db):
+            batch = Batch(
+                row.batch_id, row.user, row.billing_project, row.request_id, row.request_sha256,
+                row.attributes, row.n_jobs, row.created_at_ms, row.closed_at_ms, row.cancelled_at_ms,
+                row.cancelled_by, row.cancel_reason, row.deleted_at_ms, row.msec_mcpu, row.cost_nanousd,
+            )  # fmt: skip
+            state.add_batch(batch)
+            if row.closed_at_ms is not None:
+                state.load_columns(row.batch_id, self._load_columns(db, row))
+                batch.tries = self._load_tries(db, row)
+        query = _WORKER.select(*columns_of(_WORKER, WorkerRow)).where(_WORKER.c.state == WorkerState.ACTIVE)
+        for worker_id, name, capacity, runtime, _, joined, _, _ in run(query, db):
+            state.workers[worker_id] = Worker(worker_id, name, capacity, runtime, joined, capacity)
+        live = ATTEMPT.select().where(ATTEMPT.c.state != AttemptState.ENDED)
+        for a in self._attempts(live, db):
+            state.add_attempt(
+                Attempt(
+                    a.attempt_id, a.batch_id, a.job_id, a.number, a.worker_id, a.mcpu, a.assigned_at_ms,
+                    a.state, a.started_at_ms, a.main_ms, a.revoked,
+                )
+            )  # fmt: skip
+        ((last,),) = self._db.rows(db, "SELECT MAX(batch_id) FROM batch")
+        state.next_batch_id = (last or 0) + 1
+        return state
+
+    def _load_columns(self, db: peewee.Database, row: BatchRow) -> JobColumns:
+        unpacked = self._unpack(db, row.batch_id, row.n_jobs)
+        states = unpacked.always_run
+        found = 0
+        for first in range(1, row.n_jobs + 1, SLICE):
+            jobs = self._db.rows(
+                db,
+                "SELECT job_id, state FROM job WHERE batch_id = ? AND job_id BETWEEN ? AND ?",
+                *(row.batch_id, first, min(first + SLICE - 1, row.n_jobs)),
+            )
+            for job_id, state in jobs:
+                states[job_id - 1] |= state
+            found += len(jobs)
+        if found != row.n_jobs or unpacked.n_missing:
+            raise Contradiction(f"batch {row.batch_id} is closed but has {found} of its {row.n_jobs} jobs")
+        return unpacked.columns(states)
+
+    def _load_tries(self, db: peewee.Database, row: BatchRow) -> dict[int, Tries]:
+        sql = """SELECT job_id, n_attempts, n_preempted, n_lost, n_failed, duration_ms, msec_mcpu,
+                cost_nanousd, started_at_ms
+            FROM job
+            WHERE batch_id = ? AND state IN (2, 3) AND job_id <= ? AND n_attempts > 0"""
+        return {r[0]: Tries(*r[1:]) for r in self._db.rows(db, sql, row.batch_id, row.n_jobs)}
+
+
+_WORKER = peewee.Table("worker")
+_BATCHES = Upsert("batch", ("batch_id",), BatchRow._fields, "batch.completed_at_ms IS NULL")
+_JOBS = Upsert("job", ("batch_id", "job_id"), JobRow._fields, "job.state < 4")
+_ATTEMPTS = Upsert("attempt", ("attempt_id",), AttemptRow._fields, "attempt.state < 90")
+_WORKERS = Upsert("worker", ("worker_id",), WorkerRow._fields, "TRUE")
+
+
+def _disjoint(job_ranges: list[JobRangeRow], jobs: Collection[tuple[int, int]]) -> Iterator[RangeUpdate]:
+    """What the ranges come to when the last word on each job counts, and `jobs` says it of those there."""
+    said: dict[int, set[int]] = defaultdict(set)
+    for batch_id, job_id in jobs:
+        said[batch_id].add(job_id)
+    for row in reversed(job_ranges):
+        before = said[row.batch_id]
+        wanted = range(row.first, row.last + 1)
+        whole: tuple[Range, ...] = ((row.first, row.last),)
+        pieces = whole if before.isdisjoint(wanted) else ranges([i for i in wanted if i not in before])
+        before.update(wanted)
+        for first, last in pieces:
+            yield RangeUpdate(row.state, row.reason, row.ended_at_ms, row.batch_id, first, last)
