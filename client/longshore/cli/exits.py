@@ -70,6 +70,9 @@ def tell(error: Exception, args: Sequence[str]) -> int:
     if isinstance(error, BatchError):
         code = next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), 1)
         return _tell(error.code, error.message, error.hint, args, exit_code=code)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
     if isinstance(error, click.ClickException):
         context = error.ctx if isinstance(error, click.UsageError) else None
         hint = f"{context.command_path} --help" if context else ""

@@ -60,9 +60,8 @@ def command(job: Target, container: str, attempt: int | None, follow: bool, n_li
             status = _started(found) if follow else found.status()
             chosen = _attempt(status, attempt)
             if chosen is None:
-                say(
-                    f"job {status.batch_id}/{status.job_id} has not run: it is {status.state} {status.reason}".rstrip()
-                )
+                why = f" ({status.reason})" if status.reason else ""
+                say(f"job {status.batch_id}/{status.job_id} has not run: it is {status.state}{why}")
                 return 0
             for name in _names(status, container):
                 if container == "all":

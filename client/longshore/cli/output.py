@@ -153,7 +153,7 @@ class Cell:
     colour: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Column(Generic[T]):
     """`cell` makes what stands in it, for the look that the table gets."""
 
@@ -164,7 +164,7 @@ class Column(Generic[T]):
     """Is cut when the terminal is too narrow."""
 
 
-def write_table(columns: Sequence[Column[T]], rows: Iterable, look: Look) -> int:
+def write_table(columns: Sequence[Column[T]], rows: Iterable[T], look: Look) -> int:
     """Write the rows under their titles to stdout, a page at a time; how many there were."""
     remaining = iter(rows)
     widths = [_width(column.title) for column in columns]
