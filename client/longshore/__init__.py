@@ -43,9 +43,12 @@ if TYPE_CHECKING:
     from .status import AttemptStatus as AttemptStatus
     from .status import BatchStatus as BatchStatus
     from .status import ContainerStatus as ContainerStatus
+    from .status import Event as Event
+    from .status import Events as Events
     from .status import JobSpec as JobSpec
     from .status import JobStatus as JobStatus
     from .status import LogChunk as LogChunk
+    from .status import Page as Page
     from .status import Session as Session
 
 _MODULES = {
@@ -56,7 +59,8 @@ _MODULES = {
     "pipeline": "Pipeline Task",
     "resource": "InputResourceFile ResourceFile ResourceGroup TaskResourceFile",
     "service": "Client",
-    "status": "AttemptStatus BatchStatus ContainerStatus JobSpec JobStatus LogChunk Session",
+    "status": "AttemptStatus BatchStatus ContainerStatus Event Events JobSpec JobStatus LogChunk Page"
+    " Session",
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 

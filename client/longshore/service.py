@@ -27,7 +27,7 @@ from .checks import check_attributes, check_text
 from .discovery import ServiceAddress, find_service
 from .errors import BatchError, UsageError, WaitTimeout, WrongType, error_of_code
 from .handles import Batch, BatchBuilder, Job
-from .status import BatchStatus, JobSpec, JobStatus, LogChunk, Session
+from .status import BatchStatus, Events, JobSpec, JobStatus, LogChunk, Page, Session
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -148,17 +148,52 @@ class Client:
 
     def list_batches(self) -> Iterator[Batch]:
         """All my batches, newest first, read page by page; each has its `last_status`."""
-        before = 0
+        before: int | None = None
         while True:
-            page = self._call(
-                self._batches.ListBatches,
-                batch_service_pb2.ListBatchesRequest(page_size=_PAGE, before_batch_id=before),
-            )
-            for message in page.batches:
-                yield Batch(self, message.batch_id, last_status=wire.batch_status(message))
-            if not page.more or not page.batches:
+            page = self.page_of_batches(before)
+            for status in page.rows:
+                yield Batch(self, status.id, last_status=status)
+            if not page.more or not page.rows:
                 return
-            before = page.batches[-1].batch_id
+            before = page.rows[-1].id
+
+    def page_of_batches(self, before: int | None = None, size: int = _PAGE) -> Page[BatchStatus]:
+        """At most `size` of my batches, newest first: those older than the batch `before`, or the newest."""
+        page = self._call(
+            self._batches.ListBatches,
+            batch_service_pb2.ListBatchesRequest(page_size=size, before_batch_id=before or 0),
+        )
+        return Page(tuple(map(wire.batch_status, page.batches)), page.more, page.seq)
+
+    def page_of_jobs(
+        self, batch_id: int, after: int = 0, size: int = _PAGE, states: Iterable[str] = ()
+    ) -> Page[JobStatus]:
+        """At most `size` jobs of a batch, by id, after the job `after`; only those in one of `states`."""
+        numbers = [_number("state", state, wire.JOB_STATES) for state in states]
+        page = self._call(
+            self._batches.ListJobs,
+            batch_service_pb2.ListJobsRequest(
+                batch_id=batch_id,
+                page_size=size,
+                after_job_id=after,
+                states=numbers,  # type: ignore[arg-type]  # Numbers of that very enum.
+            ),
+        )
+        return Page(tuple(map(wire.job_status, page.jobs)), page.more, page.seq)
+
+    def watch_events(self, after_seq: int, batch_id: int | None = None) -> Iterator[Events]:
+        """What happens to my batches, or to one of them, after `after_seq` (see `Page`); never ends.
+
+        Comes as it is committed, and every few seconds when nothing does.
+        """
+        request = batch_service_pb2.WatchEventsRequest(after_seq=after_seq, batch_id=batch_id or 0)
+
+        def read(_: float | None) -> Iterator[Events]:
+            for message in self._batches.WatchEvents(request, metadata=self._metadata):
+                request.after_seq = message.seq
+                yield wire.events(message)
+
+        return self._stream(read, None)
 
     # What the handles call.
 
@@ -226,23 +261,15 @@ class Client:
         return wire.job_status(self._call(self._batches.GetJob, request))
 
     def _jobs(self, batch: Batch, states: Iterable[str]) -> Iterator[Job]:
-        numbers = [_number("state", state, wire.JOB_STATES) for state in states]
+        wanted = list(states)
         after = 0
         while True:
-            page = self._call(
-                self._batches.ListJobs,
-                batch_service_pb2.ListJobsRequest(
-                    batch_id=batch.id,
-                    page_size=_PAGE,
-                    after_job_id=after,
-                    states=numbers,  # type: ignore[arg-type]  # Numbers of that very enum.
-                ),
-            )
-            for message in page.jobs:
-                yield Job(batch, message.job_id, last_status=wire.job_status(message))
-            if not page.more or not page.jobs:
+            page = self.page_of_jobs(batch.id, after, states=wanted)
+            for status in page.rows:
+                yield Job(batch, status.job_id, last_status=status)
+            if not page.more or not page.rows:
                 return
-            after = page.jobs[-1].job_id
+            after = page.rows[-1].job_id
 
     def _log_chunks(
         self,

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+Row = TypeVar("Row")
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
@@ -241,6 +243,40 @@ class Session(Record):
     """What the user should know."""
     largest_worker_mcpu: int
     default_image: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Record, Generic[Row]):
+    """A piece of a list."""
+
+    rows: tuple[Row, ...]
+    more: bool
+    """The list goes on."""
+    seq: int
+    """`Client.watch_events` after this number misses nothing that happened since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event(Record):
+    """A fact that the service has committed: that, and about what; how it is now has to be asked."""
+
+    kind: str
+    """In the past tense, e.g. ``batch created`` or ``attempt ended``."""
+    batch_id: int
+    """0 for what concerns no batch."""
+    jobs: tuple[tuple[int, int], ...]
+    """Ranges of job ids, both ends included; empty for what concerns the batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Events(Record):
+    """Events that were committed together; without any it says that the service is alive."""
+
+    seq: int
+    """Of the last one."""
+    events: tuple[Event, ...]
+    reset: bool
+    """Earlier events are no longer known: read again what you show."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,19 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 
-from longshore_api.v1 import auth_service_pb2, batch_service_pb2, types_pb2
+from longshore_api.v1 import auth_service_pb2, batch_service_pb2, event_pb2, types_pb2
 
-from .status import AttemptStatus, BatchStatus, ContainerStatus, JobSpec, JobStatus, LogChunk, Session
+from .status import (
+    AttemptStatus,
+    BatchStatus,
+    ContainerStatus,
+    Event,
+    Events,
+    JobSpec,
+    JobStatus,
+    LogChunk,
+    Session,
+)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -179,6 +189,25 @@ def session(message: auth_service_pb2.Session) -> Session:
         largest_worker_mcpu=message.largest_worker_mcpu,
         default_image=message.default_image,
     )
+
+
+def events(message: batch_service_pb2.WatchEventsResponse) -> Events:
+    return Events(message.seq, tuple(map(event, message.events)), message.reset)
+
+
+def event(message: event_pb2.Event) -> Event:
+    """Also of a kind that this client does not know yet: that is about nothing."""
+    kind = message.WhichOneof("kind")
+    if kind is None:
+        return Event("unknown", 0, ())
+    body = getattr(message, kind)
+    if hasattr(body, "jobs"):
+        jobs = tuple((each.first, each.last) for each in body.jobs)
+    elif hasattr(body, "job_id"):
+        jobs = ((body.job_id, body.job_id),)
+    else:
+        jobs = ()
+    return Event(kind.replace("_", " "), getattr(body, "batch_id", 0), jobs)
 
 
 def log_chunk(message: batch_service_pb2.LogChunk) -> LogChunk:
