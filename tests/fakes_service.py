@@ -26,6 +26,7 @@ from longshore_api.v1 import auth_service_pb2 as auth_pb
 from longshore_api.v1 import auth_service_pb2_grpc as auth_grpc
 from longshore_api.v1 import batch_service_pb2 as pb
 from longshore_api.v1 import batch_service_pb2_grpc as batch_grpc
+from longshore_api.v1 import event_pb2 as events
 from longshore_api.v1 import types_pb2 as types
 
 TOKEN = "a-token"
@@ -138,6 +139,8 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
         self.notices: list[str] = []
         self.user = "ada"
         self.port = 0
+        self._log: list[events.Event] = []
+        self._noted: dict[tuple[int, int], Any] = {}
         self._page = page
         self._runs_jobs = runs_jobs
         self._changed = threading.Condition()
@@ -183,6 +186,15 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
         with self._changed:
             self._end(self.batches[batch_id], self.batches[batch_id].jobs[job_id], exit_code, {2: log})
 
+    def write(self, batch_id: int, job_id: int, log: bytes, container: int = types.CONTAINER_MAIN) -> None:
+        """A container of the job runs, and wrote this."""
+        with self._changed:
+            job = self.batches[batch_id].jobs[job_id]
+            job.state = types.JOB_STATE_RUNNING
+            job.runs = max(1, job.runs)
+            job.logs[container] = job.logs.get(container, b"") + log
+            self._changed.notify_all()
+
     # Calls.
 
     def GetSession(
@@ -216,6 +228,7 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
                     return pb.CreateBatchResponse(batch_id=batch.batch_id)
             batch = FakeBatch(len(self.batches) + 1, request)
             self.batches[batch.batch_id] = batch
+            self._changed.notify_all()
             return pb.CreateBatchResponse(batch_id=batch.batch_id)
 
     def SubmitJobs(
@@ -275,7 +288,9 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
     def ListBatches(
         self, request: pb.ListBatchesRequest, context: grpc.ServicerContext
     ) -> pb.ListBatchesResponse:
+        self._check_token(context)
         with self._changed:
+            seq = self._note_changes()
             found = [
                 self._batch_message(batch)
                 for batch in reversed(self.batches.values())
@@ -283,7 +298,7 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
                 and (batch.batch_id < request.before_batch_id or not request.before_batch_id)
             ]
         size = min(request.page_size, self._page)
-        return pb.ListBatchesResponse(batches=found[:size], more=len(found) > size)
+        return pb.ListBatchesResponse(batches=found[:size], more=len(found) > size, seq=seq)
 
     def GetJob(self, request: pb.GetJobRequest, context: grpc.ServicerContext) -> types.Job:
         with self._changed:
@@ -292,13 +307,14 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
     def ListJobs(self, request: pb.ListJobsRequest, context: grpc.ServicerContext) -> pb.ListJobsResponse:
         with self._changed:
             batch = self._batch(request.batch_id, context)
+            seq = self._note_changes()
             found = [
                 self._job_message(batch, job)
                 for job_id, job in sorted(batch.jobs.items())
                 if job_id > request.after_job_id and (not request.states or job.state in request.states)
             ]
         size = min(request.page_size, self._page)
-        return pb.ListJobsResponse(jobs=found[:size], more=len(found) > size)
+        return pb.ListJobsResponse(jobs=found[:size], more=len(found) > size, seq=seq)
 
     def WatchBatch(
         self, request: pb.WatchBatchRequest, context: grpc.ServicerContext
@@ -318,20 +334,43 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
     def WatchEvents(
         self, request: pb.WatchEventsRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.WatchEventsResponse]:
-        context.abort(CODES.UNIMPLEMENTED, "this service has no log of events")
+        self._check_token(context)
+        seq = request.after_seq
+        while context.is_active():
+            with self._changed:
+                if self._note_changes() == seq:
+                    self._changed.wait(0.5)
+                    self._note_changes()
+                news = self._log[seq:]
+            seq += len(news)
+            yield pb.WatchEventsResponse(
+                seq=seq,
+                events=[
+                    event
+                    for event in news
+                    if request.batch_id in (0, getattr(event, str(event.WhichOneof("kind"))).batch_id)
+                ],
+            )
 
     def ReadLog(self, request: pb.ReadLogRequest, context: grpc.ServicerContext) -> Iterator[pb.LogChunk]:
-        with self._changed:
-            _, job = self._job(request.batch_id, request.job_id, context)
-            while request.follow and job.state not in DONE and not self._stopping and context.is_active():
-                self._changed.wait(0.5)
-            log = job.logs.get(request.container, b"")
-        at = max(0, len(log) - request.tail_bytes) if request.tail_bytes else request.offset
-        end = min(len(log), at + request.limit) if request.limit else len(log)
-        while end - at > 7:  # Small pieces, so that readers must put them together.
-            yield pb.LogChunk(offset=at, chunk=log[at : at + 7])
-            at += 7
-        yield pb.LogChunk(offset=at, chunk=log[at:end], end=True)
+        at = request.offset
+        done = False
+        while not done and context.is_active():
+            with self._changed:
+                _, job = self._job(request.batch_id, request.job_id, context)
+                done = not request.follow or job.state in DONE or self._stopping
+                log = job.logs.get(request.container, b"")
+                if not done and at == len(log):
+                    self._changed.wait(0.5)
+                    continue
+            if request.tail_bytes:
+                at = max(0, len(log) - request.tail_bytes)
+                request.tail_bytes = 0
+            end = min(len(log), request.offset + request.limit) if request.limit else len(log)
+            while at < end:  # Small pieces, so that readers must put them together.
+                yield pb.LogChunk(offset=at, chunk=log[at : min(at + 7, end)])
+                at = min(at + 7, end)
+        yield pb.LogChunk(offset=at, end=True)
 
     # Inside; callers hold the lock.
 
@@ -421,6 +460,19 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
                     )
         return message
 
+    def _note_changes(self) -> int:
+        """Put what has changed since somebody last asked into the log of events; its length."""
+        for batch in self.batches.values():
+            now: dict[int, Any] = {0: (batch.closed, batch.complete, batch.cancelled, batch.deleted)}
+            now.update((job.job_id, (job.state, job.runs)) for job in batch.jobs.values())
+            for job_id, state in now.items():
+                known = self._noted.get((batch.batch_id, job_id))
+                if known == state:
+                    continue
+                self._noted[batch.batch_id, job_id] = state
+                self._log.append(_event_of(batch, batch.jobs.get(job_id), new=known is None))
+        return len(self._log)
+
     def _end(self, batch: FakeBatch, job: FakeJob, exit_code: int, logs: dict[int, bytes]) -> None:
         if job.state not in DONE:
             job.exit_code = exit_code
@@ -449,6 +501,7 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
                     return
                 batch, job = found
                 job.state = types.JOB_STATE_RUNNING
+                self._changed.notify_all()
             started = time.monotonic()
             exit_code, log = self._run(job.spec)
             with self._changed:
@@ -494,6 +547,27 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
         except OSError as error:
             return 1, str(error).encode()
         return done.returncode, done.stdout
+
+
+def _event_of(batch: FakeBatch, job: FakeJob | None, *, new: bool) -> events.Event:
+    batch_id = batch.batch_id
+    if job is None:
+        if new:
+            return events.Event(batch_created=events.BatchCreated(batch_id=batch_id))
+        if batch.deleted:
+            return events.Event(batch_deleted=events.BatchDeleted(batch_id=batch_id))
+        if batch.complete:
+            return events.Event(batch_completed=events.BatchCompleted(batch_id=batch_id))
+        return events.Event(batch_closed=events.BatchClosed(batch_id=batch_id))
+    jobs = [events.JobRange(first=job.job_id, last=job.job_id)]
+    if job.state == types.JOB_STATE_RUNNING:
+        assigned = events.AttemptAssigned(batch_id=batch_id, job_id=job.job_id)
+        return events.Event(attempt_assigned=assigned)
+    if job.runs:
+        return events.Event(attempt_ended=events.AttemptEnded(batch_id=batch_id, job_id=job.job_id))
+    if job.state == types.JOB_STATE_CANCELLED:
+        return events.Event(jobs_cancelled=events.JobsCancelled(batch_id=batch_id, jobs=jobs))
+    return events.Event(jobs_ready=events.JobsReady(batch_id=batch_id, jobs=jobs))
 
 
 def _copy(source: str, destination: str) -> None:
