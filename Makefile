@@ -42,7 +42,7 @@ check: setup imports ## style, types, imports, protocol; changes nothing
 	$(PYTHON_IN_VENV) setup/check_protos.py
 
 imports: setup ## who may import whom (the contracts are in pyproject.toml)
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 proto: setup ## make the gRPC stubs again
 	$(PYTHON_IN_VENV) hatch_build.py
