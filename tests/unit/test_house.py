@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,3 +124,39 @@ def test_the_lock_holds_what_the_project_asks_for() -> None:
         for r in requirements
         if r.name != asked["project"]["name"] and (r.name not in pinned or pinned[r.name] not in r.specifier)
     ]
+
+
+def test_each_package_imports_what_it_asks_for_and_nothing_else() -> None:
+    imported: dict[str, set[str]] = {}
+    for name, tree in modules():
+        found = imported.setdefault(name.partition(".")[0], set())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found.update(alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    others = {name: found - sys.stdlib_module_names - imported.keys() for name, found in imported.items()}
+
+    asked = project()["project"]
+    base, extras = asked["dependencies"], asked["optional-dependencies"]
+    declared = {
+        "longshore_api": base,
+        "longshore": base + extras["tui"],  # progress bars where rich is installed
+        "longshore_controller": base + extras["controller"],
+        "longshore_workerd": base + extras["workerd"],
+        "longshore_tui": base + extras["tui"],
+    }
+    other_names = {
+        "grpcio": {"grpc"},
+        "protobuf": {"google"},
+        "peewee": {"peewee", "playhouse"},
+        "docker": {"docker", "requests", "urllib3"},  # it raises their exceptions as they are
+    }
+    allowed = {
+        package: set().union(
+            *(other_names.get(name, {name}) for name in (Requirement(r).name for r in lines))
+        )
+        for package, lines in declared.items()
+    }
+    assert not {package: extra for package, found in others.items() if (extra := found - allowed[package])}
+    assert set().union(*allowed.values()) <= set().union(*others.values())
