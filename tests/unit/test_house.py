@@ -148,6 +148,7 @@ def test_each_package_imports_what_it_asks_for_and_nothing_else() -> None:
     }
     other_names = {
         "grpcio": {"grpc"},
+        "grpcio-health-checking": {"grpc_health"},
         "protobuf": {"google"},
         "peewee": {"peewee", "playhouse"},
         "docker": {"docker", "requests", "urllib3"},  # it raises their exceptions as they are
