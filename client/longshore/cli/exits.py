@@ -19,9 +19,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import sys
 from collections.abc import Sequence
 
 import click
@@ -77,10 +74,6 @@ def tell(error: Exception, args: Sequence[str]) -> int:
         context = error.ctx if isinstance(error, click.UsageError) else None
         hint = f"{context.command_path} --help" if context else ""
         return _tell("usage", error.format_message(), hint, args, exit_code=error.exit_code)
-    if isinstance(error, OSError) and error.errno == errno.EPIPE:
-        # Whoever read our output has seen enough, e.g. `head`. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     raise error
 
 
