@@ -155,7 +155,7 @@ async def test_losing_the_epoch_ends_the_loop(tmp_path: Path) -> None:
     store.close()
 
 
-async def test_a_request_whose_rows_are_refused_fails_alone_and_its_neighbours_succeed(
+async def test_a_request_whose_rows_are_refused_fails_alone(
     tmp_path: Path,
 ) -> None:
     async with running(tmp_path) as service:
@@ -194,7 +194,7 @@ async def test_a_look_sees_what_the_same_commit_assigned(tmp_path: Path) -> None
         assert committed.seq <= seq
 
 
-async def test_a_worker_not_heard_of_for_lease_and_grace_is_lost_without_anybody_asking(
+async def test_a_worker_that_is_silent_for_lease_and_grace_is_lost(
     tmp_path: Path,
 ) -> None:
     async with running(tmp_path) as service:
