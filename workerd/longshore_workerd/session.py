@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from random import Random
 from typing import Protocol
 
@@ -336,8 +337,13 @@ _REFUSALS = {
 
 def is_local(controller: str) -> bool:
     """The controller is on this machine, so that what is said to it passes no network."""
+    if controller.startswith("unix:"):
+        return True
     host = controller.rpartition(":")[0].strip("[]")
-    return controller.startswith("unix:") or host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _channel(controller: str) -> aio.Channel:
