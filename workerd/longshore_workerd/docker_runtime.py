@@ -12,11 +12,13 @@ import asyncio
 import json
 import logging
 import re
+import resource
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, TypeVar
 
 import docker
@@ -59,6 +61,9 @@ _MEMORY_OF_AN_END_S = 2.0
 # What root in an image needs to be root over its own files and users (apt, pip, su); nothing more.
 _CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETFCAP", "SETGID", "SETUID"]
 _PIDS_PER_CORE = 4096
+# Not the engine's default, which may be a billion: programs that close them all would take minutes. Nor
+# more than we have ourselves: an engine on the same restricted machine could not give it.
+_OPEN_FILES = min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
 # docker-init starts the command, so what cannot be started is its last word and not the engine's.
 _NOT_STARTED = re.compile(rb"\[FATAL tini \(\d+\)\] (exec .{1,300} failed: .{1,200})")
@@ -76,6 +81,8 @@ class _Followed:
         self.stream = stream
         """What is read at present; closing it from another thread ends the reading."""
         self.head = b""
+        self.seen_running = stream is not None
+        """By this object: then workerd knows better than the engine's clock how long it ran."""
         self.ended: asyncio.Future[Exit]
 
 
@@ -156,12 +163,17 @@ class DockerRuntime:
 
     async def close(self) -> None:
         self._closing.set()
-        for followed in self._followed.values():
-            if followed.stream is not None:
-                with suppress(*_AWAY, AttributeError, ValueError):
-                    followed.stream.close()
+        pending = {followed.ended for followed in self._followed.values()}
+        while pending:  # a thread may open another stream after its last one was interrupted
+            for followed in self._followed.values():
+                _interrupt(followed.stream)
+            _, pending = await asyncio.wait(pending, timeout=0.1)
+        self._followed.clear()
         self._followers.shutdown(wait=False)
         self._calls.shutdown(wait=False)
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
 
     # Below this line everything runs in threads.
 
@@ -247,12 +259,12 @@ class DockerRuntime:
         try:
             self._engine.start(name)
         except APIError as error:
-            stream.close()
+            _release(stream)
             with suppress(NotFound):
                 self._engine.remove_container(name, force=True, v=True)
             raise _start_refused(error) from error
         except _AWAY:
-            stream.close()
+            _release(stream)
             raise
         return stream
 
@@ -286,7 +298,10 @@ class DockerRuntime:
                 security_opt=["no-new-privileges"],
                 network_mode="bridge" if spec.network else "none",
                 oom_score_adj=500,
-                ulimits=[Ulimit(name="nofile", soft=65536, hard=65536), Ulimit(name="core", soft=0, hard=0)],
+                ulimits=[
+                    Ulimit(name="nofile", soft=_OPEN_FILES, hard=_OPEN_FILES),
+                    Ulimit(name="core", soft=0, hard=0),
+                ],
                 log_config=LogConfig(type=LogConfig.types.JSON, config={}),
                 **limits,
             ),
@@ -325,7 +340,6 @@ class DockerRuntime:
                 log.debug("following %s: %s", followed.name, error)
             if self._closing.is_set():
                 return Exit(None, known=False, error="workerd ends")  # nobody waits for it any more
-            followed.stream = None
             self._closing.wait(pause_s)
             pause_s = min(2 * pause_s, 1.0)
 
@@ -335,18 +349,23 @@ class DockerRuntime:
         if followed.stream is None:
             skip = followed.sink.size
             running = self._engine.inspect_container(followed.name)["State"]["Running"]
+            followed.seen_running |= running
             followed.stream = self._engine.logs(
                 followed.name, stdout=True, stderr=True, stream=True, follow=running
             )
-        for chunk in followed.stream:
-            beyond = chunk[skip:]
-            skip -= len(chunk) - len(beyond)
-            if beyond:
-                if len(followed.head) < 1024:
-                    followed.head += beyond[:1024]
-                followed.sink.write(beyond)
-            if self._closing.is_set():
-                break
+        try:
+            for chunk in followed.stream:
+                beyond = chunk[skip:]
+                skip -= len(chunk) - len(beyond)
+                if beyond:
+                    if len(followed.head) < 1024:
+                        followed.head += beyond[:1024]
+                    followed.sink.write(beyond)
+                if self._closing.is_set():
+                    break
+        finally:
+            _release(followed.stream)
+            followed.stream = None
 
     def _end_of(self, name: str) -> dict[str, Any] | None:
         """Its state, once it does not run; None when it does after all (it closed its outputs)."""
@@ -365,20 +384,23 @@ class DockerRuntime:
             return Exit(
                 None, known=False, error=f"the engine was away when the container ended (it says {code})"
             )
+        ran_ms = None
+        if not followed.seen_running:
+            ran_ms = max(0, _utc_ms(state["FinishedAt"]) - _utc_ms(state["StartedAt"]))
+        kind, words = ErrorKind.NONE, ""
         if code and (fatal := _NOT_STARTED.match(followed.head)):
-            return Exit(code, ErrorKind.CANNOT_START, f"cannot start: {fatal[1].decode(errors='replace')}")
-        if code and state["OOMKilled"]:
+            kind, words = ErrorKind.CANNOT_START, f"cannot start: {fatal[1].decode(errors='replace')}"
+        elif code and state["OOMKilled"]:
             limit = self._engine.inspect_container(followed.name)["HostConfig"]["Memory"]
-            return Exit(
-                code, ErrorKind.OUT_OF_MEMORY, f"out of memory: it used more than its {limit:,} bytes"
-            )
-        return Exit(code)
+            kind, words = ErrorKind.OUT_OF_MEMORY, f"out of memory: it used more than its {limit:,} bytes"
+        return Exit(code, kind, words, ran_ms=ran_ms)
 
     def _end_was_seen(self, name: str) -> bool:
         """Whether the engine that answers now is the one that saw it end, and is not shutting down."""
         engine = self._connect()  # a kept connection would be served also behind the closed door
+        events: Any = None
         try:
-            events: Iterator[dict[str, Any]] = engine.events(
+            events = engine.events(
                 since=1,
                 until=f"{time.time() + _MEMORY_OF_AN_END_S:.3f}",
                 filters={"container": name, "event": ["start", "kill", "die"]},
@@ -393,11 +415,30 @@ class DockerRuntime:
                     return "start" in seen or "kill" not in seen
             return False
         finally:
+            _release(events)
             engine.close()
+
+
+def _interrupt(stream: Any) -> None:
+    """Ends a stream of the SDK under the hands of the thread that reads it."""
+    with suppress(*_AWAY, AttributeError, ValueError):
+        stream.close()
+
+
+def _release(stream: Any) -> None:
+    """Closes a stream of the SDK and its socket, which its own close() leaves to chance."""
+    _interrupt(stream)
+    with suppress(*_AWAY, AttributeError, ValueError):
+        stream._response.close()
 
 
 def _name(id: ContainerId) -> str:
     return f"longshore-{id.attempt_id}-{id.container.name.lower()}"
+
+
+def _utc_ms(time: str) -> int:
+    """Of the engine's RFC 3339 with nanoseconds."""
+    return int(datetime.fromisoformat(time[:23].rstrip("Z") + "+00:00").timestamp() * 1000)
 
 
 def _words(error: APIError) -> str:

@@ -5,8 +5,8 @@ command, waits for it, writes down how it ended and kills what the command left 
 restarted workerd finds every process and every exit code. Nothing but files is kept:
 
     <folder>/<attempt id>-<main|input|output>/
-        record      "<line of /proc/PID/stat of the shell>", then "exit N"; "stop 15" or "stop 9"
-                    of workerd's own signals. No line at all: it never ran.
+        record      "<line of /proc/PID/stat of the shell>", then "exit N" and the machine's uptime;
+                    "stop 15" or "stop 9" of workerd's own signals. No line at all: it never ran.
         output      standard output and error; what the sink has taken is punched out of it
         work/       where the command starts
 """
@@ -51,7 +51,9 @@ read -r self </proc/$$/stat && cd "$1" && echo "$self" >&3 || exit
 shift
 ulimit -c 0
 "$@" 3>&-
-echo "exit $?" >&3
+code=$?
+read -r uptime rest </proc/uptime
+echo "exit $code $uptime" >&3
 kill -KILL 0
 """
 
@@ -65,6 +67,7 @@ _SAFE = re.compile(r"/[A-Za-z0-9._/-]*")
 # also right after a one-letter option (-I/io/include).
 _IO_PATH = re.compile(r"(?:(?<![\w./~})\]*?%+-])|(?<=[\s'\"=]-[A-Za-z]))/io(?![\w.-])")
 
+_TICKS = os.sysconf("SC_CLK_TCK")
 _TAIL_S = 0.1
 _CHUNK = 1 << 20
 _PUNCH_BYTES = 8 << 20
@@ -82,22 +85,26 @@ class _Record:
     started: str = ""
     """Its start in clock ticks since boot: with the pid, a name that is never given twice."""
     exit_code: int | None = None
+    ran_ms: int | None = None
+    """From start to end, rounded down: the kernel counts a start in ticks."""
 
     @classmethod
     def read(cls, path: Path) -> _Record:
         pid, started = 0, ""
-        exit_code = stopped = None
+        exit_code = stopped = ran_ms = None
         with suppress(FileNotFoundError):
             for line in path.read_text().splitlines():
                 word, _, rest = line.partition(" ")
                 if word == "exit":
-                    exit_code = int(rest)
+                    code, uptime_s = rest.split()
+                    exit_code = int(code)
+                    ran_ms = max(0, int(float(uptime_s) * 1000) - (int(started) + 1) * 1000 // _TICKS)
                 elif word == "stop":
                     stopped = 128 + int(rest)
                 elif not pid and (fields := line.rpartition(")")[2].split()):
                     pid, started = int(word), fields[19]
         # A shell that was killed with its session writes nothing: then our own signal tells.
-        return cls(pid, started, stopped if exit_code is None else exit_code)
+        return cls(pid, started, stopped if exit_code is None else exit_code, ran_ms)
 
 
 class _Process:
@@ -212,7 +219,7 @@ class ProcessRuntime:
             self._watch(id, process, pidfd)
         else:
             self._processes[id] = process
-            await self._finish(process)
+            await self._finish(process, seen_running=False)
 
     async def wait(self, id: ContainerId) -> Exit:
         if process := self._processes.get(id):
@@ -290,7 +297,7 @@ class ProcessRuntime:
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
 
-    async def _finish(self, process: _Process) -> None:
+    async def _finish(self, process: _Process, *, seen_running: bool = True) -> None:
         """The rest of the output goes to the sink, then it is known how the container ended."""
         try:
             while process.drain():
@@ -299,13 +306,14 @@ class ProcessRuntime:
         except OSError as error:
             log.error("the log of %s is not complete: %s", process.folder.name, error)
         process.close()
-        code = _Record.read(process.folder / "record").exit_code
-        if code is None:
+        record = _Record.read(process.folder / "record")
+        if record.exit_code is None:
             process.ended.set_result(
                 Exit(None, known=False, error="the process ended without a word about its exit code")
             )
         else:
-            process.ended.set_result(Exit(code))
+            ran_ms = None if seen_running else record.ran_ms
+            process.ended.set_result(Exit(record.exit_code, ran_ms=ran_ms))
 
     async def _follow_outputs(self) -> None:
         """Moves what running processes print to their logs, ten times a second."""
