@@ -158,7 +158,7 @@ class EmbeddedService:
             "store": {"folder": "/", "remote_tmpdir": str(folder / "tmp"), "logs": str(folder / "logs")},
             "service": {
                 "embedded": True,
-                "owner": _user(),
+                "owner": user(),
                 "owner_token_file": str(folder / "owner.token"),
                 "activation_token_file": str(folder / "activation.token"),
                 "notices": list(self._plan.notices),
@@ -201,7 +201,8 @@ def _epoch(worker_folder: Path) -> str:
     return ""
 
 
-def _user() -> str:
+def user() -> str:
+    """The name of the account that this process belongs to; its number where it has no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

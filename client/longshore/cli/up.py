@@ -14,7 +14,7 @@ from ..discovery import ServiceAddress, home_folder
 from ..errors import BatchError
 from . import words
 from .children import Child, Ended, how, next_signal, signals_waited_for
-from .embedded import EmbeddedService, Plan, occupied
+from .embedded import EmbeddedService, Plan, occupied, user
 from .output import Look, say
 
 _BYTES_PER_CORE = 3_750_000_000
@@ -22,9 +22,9 @@ _PARTS = {"peewee": "controller", "structlog": "controller", "docker": "workerd"
 _QUIET_S = 1.5
 """What takes no longer needs no announcement."""
 
-_ISOLATION = (
-    "no Docker: jobs run as plain processes of {user}, without isolation and without limits of memory; "
-    "images are ignored"
+_NO_ISOLATION = (
+    "jobs run as plain processes of {user}, without Docker: no isolation, no limits of memory or cores, "
+    "and their images are ignored"
 )
 
 
@@ -119,7 +119,7 @@ def _choose_runtime(wanted: str, folder: Path, lock: int) -> tuple[str, str]:
 
     Raises BatchError when Docker is wanted and cannot be used.
     """
-    isolation = _ISOLATION.format(user=f"user {os.getuid()}")
+    isolation = _NO_ISOLATION.format(user=user())
     if wanted == "process":
         return "process", isolation
     making = Child("maker of images", "longshore_workerd.images", folder / "images.log", lock)
