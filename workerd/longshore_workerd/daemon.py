@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import TypeVar
@@ -51,6 +52,8 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_LAST_LINE_BYTES = 2_000
+"""As much of a localizer's last words as fits into a message."""
 DISK_RETRY_S = 1.0
 SHUTDOWN_S = 15.0
 """How long a shutdown that stops its jobs waits for them, and for the controller to hear of it."""
@@ -287,6 +290,9 @@ class Daemon:
 
     async def _see_end(self, id: ContainerId, log: LogFile) -> None:
         exit = await self._insist(lambda: self._runtime.wait(id))
+        if id.container is not Container.MAIN and exit.exit_code and not exit.error:
+            last_line = self._logs.last_line(id, _LAST_LINE_BYTES)
+            exit = replace(exit, error=last_line.removeprefix("error: "))
         self._supervisor.on_ended(self._clock_ms(), id, exit, log.stored)
 
     def _own_fault(self, id: ContainerId, error: Exception) -> None:

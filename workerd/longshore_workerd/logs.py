@@ -134,6 +134,11 @@ class Logs:
         except FileNotFoundError:
             return b""
 
+    def last_line(self, id: ContainerId, limit: int) -> str:
+        """Its last line that is not empty, or as much of its end as the limit allows."""
+        tail = self.read(id, max(0, self.size(id) - limit), limit)
+        return (tail.decode(errors="replace").strip().splitlines() or [""])[-1]
+
     def containers(self, attempt_id: str) -> list[ContainerId]:
         """Those that have said something, in the order in which they run."""
         ids = [ContainerId(attempt_id, container) for container in Container]

@@ -114,3 +114,12 @@ def test_the_files_of_an_attempt_go_before_its_logs(tmp_path: Path) -> None:
     assert logs.read(ID, 0, 10) == b"kept"
     logs.remove("a")
     assert logs.attempts() == []
+
+
+def test_the_last_line_is_found_without_reading_the_rest(tmp_path: Path) -> None:
+    logs = Logs(tmp_path)
+    log = logs.open(ID)
+    assert logs.last_line(ID, 100) == ""
+    log.write(b"x" * 1_000 + b"\nerror: \xff is missing\n\n")
+    log.close()
+    assert logs.last_line(ID, 100) == "error: \ufffd is missing"

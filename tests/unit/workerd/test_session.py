@@ -229,6 +229,18 @@ async def test_a_spec_that_makes_no_sense_is_refused(controller: FakeController,
     assert "cannot be read" in controller.ends["a"].message
 
 
+async def test_input_that_fails_says_which_file_it_was(controller: FakeController, tmp_path: Path) -> None:
+    copy = types.FileCopy(source="/data/missing.txt", destination="/io/x")
+    job = assignment("a")
+    job.spec = types.JobSpec(command=["true"], input_files=[copy]).SerializeToString()
+    async with worker(controller, tmp_path):
+        await controller.assign(job)
+        await controller.until(lambda: controller.ends)
+    end = controller.ends["a"]
+    assert (end.reason, end.message) == (types.END_REASON_ERROR, "there is no /data/missing.txt")
+    assert end.containers[0].error_kind == types.ERROR_KIND_FILES
+
+
 async def test_an_id_that_leads_out_of_the_folder_is_ignored(
     controller: FakeController, tmp_path: Path
 ) -> None:
