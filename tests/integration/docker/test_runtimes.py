@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
 import docker
@@ -172,9 +173,8 @@ async def test_a_running_command_is_adopted_with_its_log_and_exit_code(machine: 
 
 
 async def test_an_end_that_nobody_watched_is_known_afterwards(machine: Machine) -> None:
-    script = (
-        "echo up >/io/up; until [ -e /io/go ]; do sleep 0.05; done; echo late; echo done >/io/done; exit 3"
-    )
+    begun = time.monotonic()
+    script = "sleep 0.2; echo up >/io/up; until [ -e /io/go ]; do :; done; echo late; echo >/io/done; exit 3"
     spec = machine.spec("bash", "-c", script)
     await machine.start(spec)
     await machine.appears("up")
@@ -188,7 +188,10 @@ async def test_an_end_that_nobody_watched_is_known_afterwards(machine: Machine) 
 
     sink = MemorySink()
     await machine.runtime.adopt(spec.id, sink)
-    assert await machine.runtime.wait(spec.id) == Exit(3)
+    ended = await machine.runtime.wait(spec.id)
+    assert (ended.exit_code, ended.known, ended.error) == (3, True, "")
+    assert ended.ran_ms is not None
+    assert 190 <= ended.ran_ms <= (time.monotonic() - begun) * 1000
     assert sink.content == b"late\n"
 
 
