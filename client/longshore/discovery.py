@@ -88,7 +88,7 @@ def read_service_file(file: Path) -> ServiceAddress | None:
         raise Unavailable(f"{file} cannot be read: {error.strerror}", hint=_START) from error
     except (ValueError, KeyError, TypeError) as error:
         raise Unavailable(f"{file} does not say where the service is: {error!r}", hint=_START) from error
-    if not _is_alive(pid):
+    if not is_alive(pid):
         raise Unavailable(f"the service of {file} has ended (process {pid} is gone)", hint=_START)
     return address
 
@@ -122,7 +122,8 @@ def _token_of_file(file: str | None) -> str | None:
         raise AuthError(f"LONGSHORE_TOKEN_FILE={file} cannot be read: {error.strerror}") from error
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process has this id, whosever it is."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

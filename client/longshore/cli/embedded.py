@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..discovery import ServiceAddress, write_service_file
+from ..discovery import ServiceAddress, is_alive, write_service_file
 from ..errors import BatchError, Conflict
 from .children import Child, how, next_signal
 from .output import say
@@ -60,7 +60,7 @@ def occupied(folder: Path) -> Iterator[int]:
         deadline = time.monotonic() + _LEFT_S
         told = False
         while not _try_lock(lock):
-            if (pid := _owner(lock)) and _is_alive(pid):
+            if (pid := _owner(lock)) and is_alive(pid):
                 raise Conflict(
                     f"a service runs in {folder} already, as process {pid}",
                     hint=f"stop it with Ctrl-C in its terminal or with kill {pid}; "
@@ -120,15 +120,16 @@ class EmbeddedService:
         settings = self._settings(f"127.0.0.1:{self._plan.port}")
         _write_toml(config, settings)
         self._controller.start(["--config", str(config)], _without(settings))
-        self._wait_for(self._controller, endpoint_file.exists, "does not listen")
-        endpoint = endpoint_file.read_text().strip()
+        self._wait_for(self._controller, lambda: bool(_text(endpoint_file)), "does not listen")
+        endpoint = _text(endpoint_file)
         # Started again it must be where the worker and all clients know it.
         _write_toml(config, self._settings(endpoint))
-        return ServiceAddress(endpoint, (self._folder / "owner.token").read_text().strip())
+        return ServiceAddress(endpoint, _text(self._folder / "owner.token"))
 
     def _start_worker(self, endpoint: str) -> None:
         state = self._worker_folder()
-        seen = _epoch(state)
+        epoch = state / "epoch"
+        seen = _text(epoch)
         self._worker.start(
             [
                 *("--controller", endpoint),
@@ -142,7 +143,7 @@ class EmbeddedService:
             dict(os.environ),
         )
         # Each start of the controller begins an epoch, which the worker writes down when it is welcomed.
-        self._wait_for(self._worker, lambda: _epoch(state) != seen, "does not join")
+        self._wait_for(self._worker, lambda: _text(epoch) != seen, "does not join")
 
     def _worker_folder(self) -> Path:
         """Of the worker that the database knows: another database, another worker."""
@@ -194,10 +195,10 @@ def _without(settings: dict[str, dict[str, object]]) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in ours}
 
 
-def _epoch(worker_folder: Path) -> str:
-    """Of the controller that this worker obeyed last."""
+def _text(file: Path) -> str:
+    """What stands in it; nothing while it is not there."""
     with suppress(FileNotFoundError):
-        return (worker_folder / "epoch").read_text()
+        return file.read_text().strip()
     return ""
 
 
@@ -221,13 +222,3 @@ def _owner(lock: int) -> int:
     """Whoever had the lock last; 0 if that is not written there."""
     text = os.pread(lock, 32, 0)
     return int(text) if text.isdigit() else 0
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

@@ -1,0 +1,42 @@
+"""How `longshore up` ends, and what the next one in the same folder finds."""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+from pathlib import Path
+
+import pytest
+from embedded import job, running, submit
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_jobs_that_run_at_the_end_run_again_with_the_next(tmp_path: Path, signum: signal.Signals) -> None:
+    service = tmp_path / "service"
+    mark = tmp_path / "mark"
+    script = f"test -e {mark} || {{ touch {mark}; echo first; sleep 600; }}; echo again"
+    with running(service, "--runtime", "process") as up:
+        batch = submit(up, tmp_path, job(script))
+        while not mark.exists():
+            assert up.run("get", str(batch)).code == 0
+        assert up.end(signum) == (-9 if signum == signal.SIGKILL else 0)
+        assert signum == signal.SIGKILL or not (service / "service.json").exists()
+    with (service / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Whatever is left of it has ended now.
+    with running(service, "--runtime", "process") as up:
+        assert up.run("wait", str(batch)).code == 0, up.logs()
+        assert up.run("logs", f"{batch}/1").out == b"again\n"
+        assert up.run("get", f"{batch}/1", "-o", "json").document["job"]["n_attempts"] == 2
+
+
+def test_a_child_that_cannot_start_says_why(tmp_path: Path) -> None:
+    refused = pytest.raises(AssertionError, match=r"the controller .*last words")
+    with refused, running(tmp_path / "service", "--runtime", "process", "--database", "mysql://nowhere"):
+        pass
+
+
+def test_a_postgres_serves_as_well(tmp_path: Path, postgres_url: str) -> None:
+    with running(tmp_path / "service", "--runtime", "process", "--database", postgres_url) as up:
+        batch = submit(up, tmp_path, job("echo hello"))
+        assert up.run("wait", str(batch)).code == 0, up.logs()
+        assert not (tmp_path / "service" / "longshore.db").exists()
