@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import TypeVar
 
@@ -52,6 +53,7 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+NO_FOLDER = Path("/nowhere")
 _LAST_LINE_BYTES = 2_000
 """As much of a localizer's last words as fits into a message."""
 DISK_RETRY_S = 1.0
@@ -262,10 +264,8 @@ class Daemon:
         id = ContainerId(job.attempt_id, container)
         log = self._logs.open(id)
         try:
-            io_folder = self._logs.io_folder(job.attempt_id)
-            if self._io_folders:
-                self._logs.make_io_folder(job.attempt_id)
-            spec = container_spec(job, container, io_folder, self._surroundings)
+            folder = self._logs.make_io_folder(job.attempt_id) if self._io_folders else NO_FOLDER
+            spec = container_spec(job, container, folder, self._surroundings)
             await self._insist(
                 lambda: self._runtime.start(spec, log), unless=lambda: self._supervisor.is_halted(id)
             )
@@ -309,7 +309,8 @@ class Daemon:
             await self._insist(partial(self._runtime.remove, id))
         if self._io_folders:
             await asyncio.to_thread(self._logs.remove_io_folder, attempt_id)
-        self._pusher.deliver(attempt_id)
+        if self._logs.has_folder(attempt_id):
+            self._pusher.deliver(attempt_id)
 
     async def _recover(self) -> None:
         """Everything is as the disk and the runtime say; nothing is performed yet."""

@@ -21,7 +21,7 @@ import asyncio
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from longshore_workerd.machine import clock_ms
@@ -48,6 +48,10 @@ class _Fate:
     oom: bool = False
     known: bool = True
     stdout: str = ""
+
+    def as_dict(self) -> dict[str, object]:
+        """As `dataclasses.asdict` would, which is ten times slower."""
+        return {name: getattr(self, name) for name in _Fate.__slots__}
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +99,7 @@ class FakeRuntime:
         container = self._containers.get(spec.id)
         if container is None:
             container = self._containers[spec.id] = _Container(_fate(spec))
-            self._write("start", spec.id, asdict(container.fate))
+            self._write("start", spec.id, container.fate.as_dict())
         self._attach(container, sink)
 
     async def adopt(self, id: ContainerId, sink: LogSink) -> None:
@@ -171,7 +175,7 @@ class FakeRuntime:
             os.close(self._journal)
         self._journal, self._size = descriptor, 0
         for id, container in self._containers.items():
-            self._write("start", id, asdict(container.fate))
+            self._write("start", id, container.fate.as_dict())
         os.replace(new, self._path)
 
 

@@ -34,7 +34,7 @@ class LogFile:
     with a word in workerd's own log.
     """
 
-    def __init__(self, path: Path, cap: int, clock_ms: Callable[[], int]) -> None:
+    def __init__(self, path: str, cap: int, clock_ms: Callable[[], int]) -> None:
         self._path = path
         self._cap = cap
         self._clock_ms = clock_ms
@@ -43,7 +43,7 @@ class LogFile:
         self._indexed_at_ms = 0
         self._broken = False
         self._marker = f"\n[longshore: this log was cut off after {cap} bytes]\n".encode()
-        stored = path.stat().st_size if path.exists() else 0
+        stored = _size(path)
         self._taken = stored
         self._stored = stored
 
@@ -94,10 +94,10 @@ class LogFile:
             _log.error("%s is cut off after %d bytes: %s", self._path, self._stored, error)
 
     def _open(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        os.makedirs(os.path.dirname(self._path), exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._file = os.open(self._path, flags, 0o600)
-        self._index = os.open(self._path.with_suffix(".times"), flags, 0o600)
+        self._index = os.open(self._path.removesuffix(".log") + ".times", flags, 0o600)
 
 
 class Logs:
@@ -106,29 +106,23 @@ class Logs:
     def __init__(
         self, folder: Path, *, cap: int = LOG_CAP_BYTES, clock_ms: Callable[[], int] = _utc_ms
     ) -> None:
-        self._folder = folder
+        self._folder = str(folder)
         self._cap = cap
         self._clock_ms = clock_ms
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def open(self, id: ContainerId) -> LogFile:
         """To be written, from where it ends."""
-        return LogFile(self.path(id), self._cap, self._clock_ms)
-
-    def path(self, id: ContainerId) -> Path:
-        return self._folder / id.attempt_id / "logs" / f"{id.container.name.lower()}.log"
+        return LogFile(self._path(id), self._cap, self._clock_ms)
 
     def size(self, id: ContainerId) -> int:
         """Bytes that can be read now."""
-        try:
-            return self.path(id).stat().st_size
-        except FileNotFoundError:
-            return 0
+        return _size(self._path(id))
 
     def read(self, id: ContainerId, offset: int, limit: int) -> bytes:
         """At most that many bytes from there; empty at the end."""
         try:
-            with open(self.path(id), "rb") as file:
+            with open(self._path(id), "rb") as file:
                 file.seek(offset)
                 return file.read(limit)
         except FileNotFoundError:
@@ -142,11 +136,14 @@ class Logs:
     def containers(self, attempt_id: str) -> list[ContainerId]:
         """Those that have said something, in the order in which they run."""
         ids = [ContainerId(attempt_id, container) for container in Container]
-        return [id for id in ids if self.path(id).exists()]
+        return [id for id in ids if os.path.exists(self._path(id))]
+
+    def has_folder(self, attempt_id: str) -> bool:
+        return os.path.exists(f"{self._folder}/{attempt_id}")
 
     def attempts(self) -> list[str]:
         """All that have a folder."""
-        return sorted(path.name for path in self._folder.iterdir())
+        return sorted(os.listdir(self._folder))
 
     def make_io_folder(self, attempt_id: str) -> Path:
         """Open to whatever user the image has; only the machine's own users are kept out, one above."""
@@ -155,8 +152,12 @@ class Logs:
         path.chmod(0o777)
         return path
 
+    def _path(self, id: ContainerId) -> str:
+        """No Path: one would cost more than all else that is done for a short job."""
+        return f"{self._folder}/{id.attempt_id}/logs/{_NAMES[id.container]}.log"
+
     def io_folder(self, attempt_id: str) -> Path:
-        return self._folder / attempt_id / "io"
+        return Path(self._folder, attempt_id, "io")
 
     def remove_io_folder(self, attempt_id: str) -> None:
         _remove(self.io_folder(attempt_id))
@@ -164,7 +165,17 @@ class Logs:
     def remove(self, *attempt_ids: str) -> None:
         """Everything of them."""
         for attempt_id in attempt_ids:
-            _remove(self._folder / attempt_id)
+            _remove(Path(self._folder, attempt_id))
+
+
+_NAMES = {container: container.name.lower() for container in Container}
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _remove(path: Path) -> None:

@@ -75,7 +75,7 @@ def test_a_marker_that_was_half_written_is_completed_once(tmp_path: Path) -> Non
     log.write(b"12345")
     log.close()
     whole = logs.read(ID, 0, 1_000)
-    logs.path(ID).write_bytes(whole[:20])
+    (tmp_path / "a/logs/main.log").write_bytes(whole[:20])
     again = logs.open(ID)
     again.write(b"6")
     again.write(b"7")
@@ -91,7 +91,7 @@ def test_the_index_says_when_the_log_was_how_long(tmp_path: Path) -> None:
         log.write(b"x" * 10)
         clock.ms += 10
     log.close()
-    index = list(struct.iter_unpack(">QQ", logs.path(ID).with_suffix(".times").read_bytes()))
+    index = list(struct.iter_unpack(">QQ", (tmp_path / "a/logs/main.times").read_bytes()))
     assert index == [(0, 1_000), (100, 1_100), (200, 1_200)]
 
 
