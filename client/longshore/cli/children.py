@@ -1,7 +1,7 @@
 """Child processes of `longshore up`: started, watched, started again, stopped.
 
-Signals are not handled but waited for, by one thread in one place: that a child has ended, and that
-somebody wants us to end, are answers to the same question.
+Signals are not handled but waited for, in one place and by the only thread of the process: that a child
+has ended, and that somebody wants us to end, are answers to the same question.
 """
 
 from __future__ import annotations

@@ -92,7 +92,8 @@ def test_a_child_that_does_not_listen_is_killed(tmp_path: Path, lock: int) -> No
 def test_who_asks_a_second_time_waits_no_longer(tmp_path: Path, lock: int) -> None:
     it = child(tmp_path, lock, OBSTINATE)
     until_logged(it, "here")
-    again = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    # To this thread, since a test's process may have others.
+    again = threading.Timer(0.1, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
     again.start()
     it.stop(within_s=60)
     again.join()
@@ -108,7 +109,7 @@ def test_the_last_words_are_those_of_the_last_start(tmp_path: Path, lock: int) -
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_wish_to_end_is_told_where_it_is_waited_for(signum: signal.Signals) -> None:
-    os.kill(os.getpid(), signum)
+    signal.raise_signal(signum)
     with pytest.raises(Ended):
         next_signal(10)
 

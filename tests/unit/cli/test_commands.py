@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
-from command_line import Run, run_at_terminal, run_in_process
+from command_line import LONGSHORE, Run, run_at_terminal, run_in_process
 from fakes_service import FakeService
 from longshore import Batch, Client
 
@@ -25,6 +27,13 @@ def submit(client: Client, n_jobs: int = 2, name: str = "align") -> Batch:
     for i in range(n_jobs):
         builder.create_job(None, ["true"], name=f"part-{i}")
     return builder.submit()
+
+
+def until_called(service: FakeService, call: str) -> None:
+    deadline = time.monotonic() + 30
+    while call not in service.faults.calls:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_ls_lists_the_newest_first(run: Run, client: Client) -> None:
@@ -133,10 +142,15 @@ def test_the_tail_of_a_log_is_its_last_lines(
 
 def test_logs_that_are_followed_end_with_the_job(run: Run, service: FakeService, client: Client) -> None:
     submit(client)
-    finish = threading.Timer(0.3, service.finish, (1, 1), {"log": b"one\ntwo\n"})
-    finish.start()
+
+    def finish_when_it_is_waited_for() -> None:
+        until_called(service, "WatchBatch")
+        service.finish(1, 1, log=b"one\ntwo\n")
+
+    worker = threading.Thread(target=finish_when_it_is_waited_for)
+    worker.start()
     ran = run("logs", "-f", "1/1")
-    finish.join()
+    worker.join()
     assert ran.out == b"one\ntwo\n"
     assert "waiting for it to start" in ran.err
 
@@ -204,19 +218,15 @@ def test_wait_gives_up_after_its_time_with_124(run: Run, client: Client) -> None
     assert ran.code == 124 and ran.out == b""
 
 
-def test_ctrl_c_ends_the_waiting_and_nothing_else(
-    run: Run, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_ends_the_waiting_and_nothing_else(service: FakeService, client: Client) -> None:
     batch = submit(client)
-    interrupt = threading.Timer(0.3, os.kill, (os.getpid(), 2))
-    interrupt.start()
-    ran = run("wait", "1")
-    interrupt.join()
-    assert ran.code == 130
-    assert (
-        "detached from #1 (still running, $0.00). reattach: longshore wait 1 · cancel: longshore cancel 1"
-        in ran.err
-    )
+    with subprocess.Popen([*LONGSHORE, "wait", "1"], stderr=subprocess.PIPE, text=True) as waiting:
+        until_called(service, "WatchBatch")
+        waiting.send_signal(signal.SIGINT)
+        _, said = waiting.communicate(timeout=30)
+    assert waiting.returncode == 130
+    assert "detached from #1 (still running" in said
+    assert "reattach: longshore wait 1 · cancel: longshore cancel 1" in said
     assert batch.status().state == "running"
 
 
