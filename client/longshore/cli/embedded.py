@@ -186,6 +186,7 @@ def _write_toml(file: Path, settings: dict[str, dict[str, object]]) -> None:
     for section, values in settings.items():
         lines += ["", f"[{section}]"]
         lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+    file.touch(mode=0o600)  # The URL of a database can hold a password.
     file.write_text("\n".join(lines) + "\n")
 
 

@@ -42,9 +42,10 @@ _STATES = {
     "-s",
     "--state",
     "states",
+    metavar="STATE",
     multiple=True,
     type=click.Choice(list(_STATES), case_sensitive=False),
-    help="Only jobs in this state; may be repeated. failed is failure and error.",
+    help="Only jobs in this state, e.g. running, or failed for failure and error. May be repeated.",
 )
 @click.option(
     "-n", "--limit", type=click.IntRange(0), default=0, help="At most so many; 0, the default, is all."

@@ -32,17 +32,20 @@ _NO_ISOLATION = (
 @click.option(
     "--dir",
     "folder",
+    metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
     help="Where everything is kept. Default: LONGSHORE_HOME or ~/.local/state/longshore/up.",
 )
 @click.option(
     "--port",
+    metavar="PORT",
     type=click.IntRange(0, 65535),
     default=0,
     help="To listen at, on this machine only. Default: any that is free.",
 )
 @click.option(
     "--cores",
+    metavar="N",
     type=click.FloatRange(0, 10_000, min_open=True),
     help="To offer to jobs. Default: all, as far as the memory goes with 3.75 GB for each.",
 )
