@@ -1,0 +1,1 @@
+"""What is looked at: batches, a batch, a job; and the list of keys."""

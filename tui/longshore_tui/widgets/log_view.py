@@ -1,0 +1,97 @@
+"""A log that grows: it follows its end until someone scrolls up, and again from when they are back."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from textual.binding import Binding, BindingType
+from textual.geometry import Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from ..model import LogText
+
+
+class LogView(ScrollView, can_focus=True):
+    """Lines of a `LogText`, which are harmless already."""
+
+    class Moved(Message):
+        """Whether the end is followed has changed."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down,j", "scroll_down", "line down", show=False),
+        Binding("up,k", "scroll_up", "line up", show=False),
+        Binding("pagedown,ctrl+d,space", "page_down", "a screen down", show=False),
+        Binding("pageup,ctrl+u", "page_up", "a screen up", show=False),
+        Binding("left", "scroll_left", "left", show=False),
+        Binding("right", "scroll_right", "right", show=False),
+        Binding("home,g", "scroll_home", "first line", show=False),
+        Binding("F,end,G", "follow", "follow the end"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.follows = True
+        self._text = LogText()
+        self._n_dropped = 0
+        self._widest = 0
+
+    def show(self, text: LogText) -> None:
+        """This log from now on; its end."""
+        self._text = text
+        self._n_dropped = text.n_dropped
+        self._widest = max((cell_len(line) for line in text.lines), default=0)
+        self.follows = True
+        self.grown(0)
+
+    def grown(self, n_new: int) -> None:
+        """The text has `n_new` more lines than when it was last looked at."""
+        lines = self._text.lines
+        dropped = self._text.n_dropped - self._n_dropped
+        self._n_dropped = self._text.n_dropped
+        for i in range(max(0, len(lines) - n_new), len(lines)):
+            self._widest = max(self._widest, cell_len(lines[i]))
+        self._widest = max(self._widest, cell_len(self._text.last))
+        self.virtual_size = Size(self._widest, len(lines) + bool(self._text.last))
+        if self.follows:
+            self._to_end()
+        elif dropped:
+            # What is looked at stays where it is, though lines above it are gone.
+            self.scroll_to(y=max(0, self.scroll_offset.y - dropped), animate=False, immediate=True)
+        self.refresh()
+
+    def action_follow(self) -> None:
+        self._set_follows(True)
+        self._to_end()
+
+    def on_resize(self) -> None:
+        if self.follows:
+            self._to_end()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self._set_follows(new_value >= self.max_scroll_y)
+
+    def render_line(self, y: int) -> Strip:
+        lines = self._text.lines
+        at = y + self.scroll_offset.y
+        if at < len(lines):
+            line = lines[at]
+        elif at == len(lines):
+            line = self._text.last
+        else:
+            return Strip.blank(self.size.width, self.rich_style)
+        strip = Strip([Segment(line, self.rich_style)])
+        x = self.scroll_offset.x
+        return strip.crop_extend(x, x + self.size.width, self.rich_style)
+
+    def _to_end(self) -> None:
+        self.scroll_to(y=self.max_scroll_y, animate=False, immediate=True)
+
+    def _set_follows(self, follows: bool) -> None:
+        if follows != self.follows:
+            self.follows = follows
+            self.post_message(self.Moved())
