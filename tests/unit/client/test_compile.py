@@ -197,7 +197,7 @@ def test_a_script_that_no_machine_can_start_is_refused_by_the_name_of_its_task(p
 
 
 def test_ten_thousand_tasks_and_their_gathering_compile_quickly(p: hp.Pipeline) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(10_000):
         t = p.new_task(name="scatter").cpu(1)
         t.command(f"echo {p.read_input('x')} > {t.out}")
@@ -205,7 +205,7 @@ def test_ten_thousand_tasks_and_their_gathering_compile_quickly(p: hp.Pipeline) 
     gather.command(f"cat {' '.join(t.out for t in p.select_tasks('scatter'))}")
     jobs = jobs_of(p)
     assert len(jobs[-1].input_files) == len(jobs[-1].parents) == 10_000
-    assert time.perf_counter() - started < 5  # Some 0.5 s when nobody else uses the machine.
+    assert time.process_time() - started < 5  # It takes some 0.5 s.
 
 
 def test_a_plan_shows_jobs_files_and_scripts(p: hp.Pipeline) -> None:

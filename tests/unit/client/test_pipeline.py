@@ -60,7 +60,7 @@ def test_names_with_a_leading_underscore_are_no_files(p: hp.Pipeline) -> None:
     with pytest.raises(hp.UsageError, match="empty"):
         t[""]
     with pytest.raises(TypeError):
-        t[0]
+        t[0]  # type: ignore[index]
 
 
 def test_a_misspelled_method_says_what_was_meant(p: hp.Pipeline) -> None:
