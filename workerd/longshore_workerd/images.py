@@ -259,7 +259,12 @@ def main() -> int:
     import docker
 
     try:
-        made = ensure(docker.APIClient(**docker.utils.kwargs_from_env()))
+        engine = docker.APIClient(**docker.utils.kwargs_from_env())
+    except docker.errors.DockerException as error:
+        print(f"error: no Docker engine answers ({error})", file=sys.stderr)
+        return 1
+    try:
+        made = ensure(engine)
     except (ImagesNotMade, docker.errors.DockerException) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

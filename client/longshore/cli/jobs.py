@@ -48,7 +48,12 @@ _STATES = {
     help="Only jobs in this state, e.g. running, or failed for failure and error. May be repeated.",
 )
 @click.option(
-    "-n", "--limit", type=click.IntRange(0), default=0, help="At most so many; 0, the default, is all."
+    "-n",
+    "--limit",
+    metavar="N",
+    type=click.IntRange(0),
+    default=0,
+    help="At most so many; 0, the default, is all.",
 )
 @output_option
 def command(batch: Target, states: tuple[str, ...], limit: int, output: str) -> None:

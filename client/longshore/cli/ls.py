@@ -28,7 +28,13 @@ COLUMNS = [
 
 @click.command("ls")
 @click.option(
-    "-n", "--limit", type=click.IntRange(0), default=50, show_default=True, help="At most so many; 0 is all."
+    "-n",
+    "--limit",
+    metavar="N",
+    type=click.IntRange(0),
+    default=50,
+    show_default=True,
+    help="At most so many; 0 is all.",
 )
 @output_option
 def command(limit: int, output: str) -> None:

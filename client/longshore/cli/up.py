@@ -139,7 +139,7 @@ def _choose_runtime(wanted: str, folder: Path, lock: int) -> tuple[str, str]:
         raise
     if code == 0:
         return "docker", ""
-    why = making.last_words(3).strip() or how(code)
+    why = making.last_words(3).strip().removeprefix("error: ") or how(code)
     if wanted == "docker":
         raise BatchError(
             f"Docker cannot be used: {why}", hint="start its engine, or: longshore up --runtime process"
