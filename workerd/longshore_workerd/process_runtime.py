@@ -180,6 +180,10 @@ class ProcessRuntime:
 
     async def open(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for fd in map(int, os.listdir("/proc/self/fd")):
+            if fd > 2:  # what whoever started us left open is not for commands; Python's own never is
+                with suppress(OSError):
+                    os.set_inheritable(fd, False)
         if self._tail is None:
             self._tail = asyncio.create_task(self._follow_outputs(), name="process outputs")
 
