@@ -32,9 +32,6 @@ from longshore_controller.store.rows import (
     spec_rows,
 )
 
-KEYS = 1_000
-"""Job ids in one statement that looks jobs up."""
-
 Containers = tuple[ContainerRecord, ...]
 
 BATCH, JOB, SPEC, ATTEMPT = (peewee.Table(name) for name in ("batch", "job", "job_spec", "attempt"))
@@ -168,12 +165,10 @@ class SharedStore:
         found: dict[tuple[int, int], bytes] = {}
         with self._db.reading() as db:
             for batch_id, job_ids in by_batch.items():
-                for at in range(0, len(job_ids), KEYS):
-                    some = job_ids[at : at + KEYS]
-                    marks = ", ".join("?" * len(some))
-                    sql = f"SELECT job_id, spec FROM job_spec WHERE batch_id = ? AND job_id IN ({marks})"
-                    for job_id, spec in self._db.execute(db, sql, batch_id, *some):
-                        found[batch_id, job_id] = bytes(spec)
+                among, ids = self._db.among(job_ids)
+                sql = f"SELECT job_id, spec FROM job_spec WHERE batch_id = ? AND job_id {among}"
+                for job_id, spec in self._db.execute(db, sql, batch_id, ids):
+                    found[batch_id, job_id] = bytes(spec)
         return found
 
     # -- the log---------------------------------------------------------------------

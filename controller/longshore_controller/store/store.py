@@ -110,10 +110,10 @@ class Store(SharedStore):
     def _holder(self) -> str:
         try:
             with self._db.reading() as db:
-                ((holder,),) = self._db.rows(db, "SELECT holder FROM leader")
-        except StoreUnavailable:
-            return "another process, which is still making its tables"
-        return str(holder)
+                found = self._db.rows(db, "SELECT holder FROM leader")
+        except (StoreUnavailable, peewee.ProgrammingError):
+            found = []  # It is still making its tables.
+        return str(found[0][0]) if found else "a process that has just started"
 
     def _append(self, db: peewee.Database, events: list[Event], at_ms: int) -> int:
         rows = self._db.rows(

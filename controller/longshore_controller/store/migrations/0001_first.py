@@ -143,7 +143,7 @@ CREATE UNIQUE INDEX one_live_attempt ON attempt (batch_id, job_id) WHERE state <
 CREATE TABLE users (name TEXT PRIMARY KEY);
 CREATE TABLE user_token (sha256 {BLOB} PRIMARY KEY, user_name TEXT NOT NULL REFERENCES users (name));
 CREATE TABLE billing_project (name TEXT PRIMARY KEY);
-CREATE TABLE activation_token (sha256 {BLOB} PRIMARY KEY);  -- gone when it was used
+CREATE TABLE activation_token (sha256 {BLOB} PRIMARY KEY);
 CREATE TABLE worker_token (sha256 {BLOB} PRIMARY KEY, worker_id TEXT NOT NULL)
 """
 

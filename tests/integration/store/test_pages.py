@@ -1,0 +1,122 @@
+"""Lists are keyset-paged; the log is read from any number on; tokens and names are looked up."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from longshore_controller.core.model import JobState
+from longshore_controller.store import Store
+from world import LATER, Job, World
+
+
+def test_batches_come_newest_first_page_by_page_and_only_their_users(world: World, store: Store) -> None:
+    ids = [world.submit(user="ann") for _ in range(5)]
+    world.submit(user="bob")
+    world.settle()
+    seen: list[int] = []
+    while page := store.batches("ann", before_id=seen[-1] if seen else None, limit=2):
+        assert len(page) <= 2
+        seen += [b.batch_id for b in page]
+    assert seen == ids[::-1]
+
+
+def test_jobs_come_by_id_and_a_page_of_some_states_is_as_full_as_can_be(world: World, store: Store) -> None:
+    world.hello(cores=1)
+    batch = world.submit(*[Job(parents=[i - 1] if i % 3 == 0 else []) for i in range(1, 13)])
+    world.settle()
+    world.end(world.attempt_of(batch, 1))
+    world.settle()
+    running, success, pending = JobState.RUNNING, JobState.SUCCESS, JobState.PENDING
+    states = {job.row.job_id: job.row.state for job in store.jobs(batch, limit=100)}
+    assert list(states) == list(range(1, 13))
+    assert [i for i, s in states.items() if s is success] == [1]
+    for wanted in [{running}, {pending}, {success, pending}, {running, success, pending, JobState.READY}]:
+        seen: list[int] = []
+        while page := store.jobs(batch, after_job_id=seen[-1] if seen else 0, limit=2, states=wanted):
+            seen += [job.row.job_id for job in page]
+        assert seen == [i for i, s in states.items() if s in wanted]
+
+
+def test_what_does_not_exist_is_none_or_nothing(store: Store) -> None:
+    assert store.batch(1) is None
+    assert store.batch_of_request("ann", "r") is None
+    assert store.batches("ann", limit=1) == []
+    assert store.job(1, 1) is None
+    assert store.jobs(1, limit=1) == []
+    assert store.attempts(1, 1) == []
+    assert store.attempt("a") is None
+    assert store.specs([(1, 1)]) == {}
+    assert store.specs([]) == {}
+
+
+def test_the_log_is_told_from_any_event_on_without_gap_or_repeat(world: World, store: Store) -> None:
+    world.hello()
+    for _ in range(5):
+        world.submit(Job(), Job())
+        world.settle()
+    events = [e for commit in world.log for e in commit]
+    assert max(map(len, world.log)) > 1
+    for seq in range(len(events) + 1):
+        at, told = seq, []
+        while news := store.events_after(at, 2):
+            assert len(news) <= 2
+            for last, some in news:
+                assert last == at + len(some)
+                at, told = last, [*told, *some]
+        assert told == events[seq:]
+        assert store.events_after(at, 2) == []
+
+
+def test_a_log_that_forgot_says_so_and_goes_on_counting(world: World, store: Store) -> None:
+    world.submit()
+    world.settle()
+    world.pass_time(1000)
+    world.submit()
+    world.settle()
+    old = world.seq
+    first_kept = next(
+        i for i, e in enumerate(e for c in world.log for e in c) if getattr(e, "at_ms", 0) > LATER
+    )
+    while store.forget_events(LATER + 1000):
+        pass
+    assert store.events_after(first_kept - 1, 10) is None
+    kept = store.events_after(first_kept, 10)
+    assert kept is not None
+    assert kept[-1][0] == old
+    while store.forget_events(LATER + 2000):
+        pass
+    assert store.events_after(first_kept, 10) is None
+    assert store.events_after(old, 10) == []
+    assert store.events_after(old + 1, 10) is None, "a number that was never given"
+    world.submit()
+    assert store.load()[1] > old
+    assert store.events_after(old, 10)
+
+
+def test_a_token_is_its_users_and_nobody_elses(store: Store) -> None:
+    store.ensure_user("ann")
+    store.ensure_user("ann")
+    store.add_token("ann", b"1" * 32)
+    store.add_token("ann", b"1" * 32)
+    assert store.user_of_token(b"1" * 32) == "ann"
+    assert store.user_of_token(b"2" * 32) is None
+    store.add_worker_token("w1", b"3" * 32)
+    assert store.worker_of_token(b"3" * 32) == "w1"
+    assert store.worker_of_token(b"1" * 32) is None
+    assert store.user_of_token(b"3" * 32) is None
+
+
+def test_a_billing_project_exists_once_it_was_made(store: Store) -> None:
+    assert not store.project_exists("test")
+    store.ensure_project("test")
+    store.ensure_project("test")
+    assert store.project_exists("test")
+
+
+def test_an_activation_token_is_used_by_one_of_many_at_once(store: Store) -> None:
+    store.add_activation_token(b"t" * 32)
+    with ThreadPoolExecutor(6) as threads:
+        used = list(threads.map(store.consume_activation_token, [b"t" * 32] * 12))
+    assert used.count(True) == 1
+    assert not store.consume_activation_token(b"t" * 32)
+    assert not store.consume_activation_token(b"u" * 32)
