@@ -1,0 +1,418 @@
+"""What users call: checked, asked of the engine or the store, answered. No decisions.
+
+Reads come from the store, in threads; changes are the engine's. Whatever is somebody else's is answered
+like what does not exist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+from longshore_api.v1 import (
+    auth_service_pb2,
+    auth_service_pb2_grpc,
+    batch_service_pb2,
+    batch_service_pb2_grpc,
+    types_pb2,
+)
+
+from longshore_controller.core.events import BatchDeleted, Event, JobsReady
+from longshore_controller.core.model import Refusal, RefusalKind
+from longshore_controller.core.rows import AttemptRow, BatchRow
+from longshore_controller.engine import Engine
+from longshore_controller.feed import RESET, Committed, Feed, Following, Reset
+from longshore_controller.interceptors import caller
+from longshore_controller.logs import LogId, LogReading, Logs
+from longshore_controller.store import JobView, Store
+from longshore_controller.wire import records, submission
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+WATCH_EVERY_S = 0.1
+"""Between two snapshots of a batch whose counters change; a new state is told at once."""
+ALIVE_EVERY_S = 5.0
+"""An empty message on a quiet stream of events."""
+LOG_PAGE = 500
+"""Commits read at a time from the event log."""
+EVENTS_PER_MESSAGE = 10_000
+BUNCHES_PER_CALL = 2
+BUNCHES = 4
+"""Staged at once; of one call, and of all. The database has a handful of connections."""
+
+_MAX_ID = 2**63 - 1
+"""Of what a database can look for."""
+
+Context = Any
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the service says of itself."""
+
+    version: str
+    embedded: bool
+    remote_tmpdir: str
+    notices: tuple[str, ...]
+    default_image: str = "longshore/task"
+
+
+class AuthService(auth_service_pb2_grpc.AuthServiceServicer):
+    def __init__(self, about: About, bounds: submission.Bounds) -> None:
+        self._about = about
+        self._bounds = bounds
+
+    async def GetSession(
+        self, request: auth_service_pb2.GetSessionRequest, context: Context
+    ) -> auth_service_pb2.Session:
+        submission.check_fields(request)
+        return auth_service_pb2.Session(
+            user=caller(),
+            version=self._about.version,
+            embedded=self._about.embedded,
+            store_folder=self._bounds.store_folder,
+            remote_tmpdir=self._about.remote_tmpdir,
+            notices=self._about.notices,
+            largest_worker_mcpu=self._bounds.largest_mcpu,
+            default_image=self._about.default_image,
+        )
+
+
+class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        feed: Feed,
+        logs: Logs,
+        bounds: submission.Bounds,
+        *,
+        makes_projects: bool,
+    ) -> None:
+        """``makes_projects``: a billing project exists once it is named."""
+        self._store = store
+        self._engine = engine
+        self._feed = feed
+        self._logs = logs
+        self._bounds = bounds
+        self._makes_projects = makes_projects
+        self._staging = asyncio.Semaphore(BUNCHES)
+
+    # -- changes -----------------------------------------------------------------------------------
+
+    async def CreateBatch(
+        self, request: batch_service_pb2.CreateBatchRequest, context: Context
+    ) -> batch_service_pb2.CreateBatchResponse:
+        wanted = submission.create_batch(request, caller())
+        known = await _read(self._store.batch_of_request, wanted.user, wanted.request_id)
+        if known is None:
+            await self._check_project(wanted.billing_project)
+            batch_id = await self._engine.submit(lambda r, now: r.on_create(wanted, now))
+        elif known.request_sha256 == wanted.request_sha256:
+            batch_id = known.batch_id
+        else:
+            raise Refusal(
+                RefusalKind.ALREADY_EXISTS,
+                f"request_id {wanted.request_id!r} was used for batch {known.batch_id} with other content; "
+                "make a new one for a new batch",
+            )
+        return batch_service_pb2.CreateBatchResponse(batch_id=batch_id)
+
+    async def SubmitJobs(
+        self, requests: AsyncIterator[batch_service_pb2.SubmitJobsRequest], context: Context
+    ) -> batch_service_pb2.SubmitJobsResponse:
+        n_jobs = 0
+        visible: set[int] = set()
+        staging: set[asyncio.Task[None]] = set()
+        try:
+            async for request in requests:
+                if request.batch_id not in visible:
+                    await self._batch(request.batch_id)
+                    visible.add(request.batch_id)
+                if len(staging) >= BUNCHES_PER_CALL:
+                    done, staging = await asyncio.wait(staging, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        task.result()
+                n_jobs += len(request.jobs)
+                staging.add(asyncio.create_task(self._stage(request)))
+            await asyncio.gather(*staging)
+        finally:
+            for task in staging:
+                task.cancel()
+            await asyncio.gather(*staging, return_exceptions=True)
+        return batch_service_pb2.SubmitJobsResponse(n_jobs=n_jobs)
+
+    async def CloseBatch(
+        self, request: batch_service_pb2.CloseBatchRequest, context: Context
+    ) -> batch_service_pb2.CloseBatchResponse:
+        submission.check_fields(request)
+        batch_id = request.batch_id
+        row = await self._batch(batch_id)
+        if row.closed_at_ms is None:
+            columns = await _read(self._store.columns, batch_id)
+            await self._engine.submit(lambda r, now: r.on_close(batch_id, columns, now))
+        elif row.cancelled_at_ms == row.closed_at_ms and not row.n_jobs:
+            raise Refusal(
+                RefusalKind.FAILED_PRECONDITION,
+                f"batch {batch_id} was cancelled by {row.cancelled_by} before it was closed; make a new one",
+            )
+        return batch_service_pb2.CloseBatchResponse()
+
+    async def CancelBatch(
+        self, request: batch_service_pb2.CancelBatchRequest, context: Context
+    ) -> batch_service_pb2.CancelBatchResponse:
+        reason, user = submission.cancel_reason(request), caller()
+        batch_id = request.batch_id
+        await self._batch(batch_id)
+        await self._engine.submit(lambda r, now: r.on_cancel(batch_id, user, reason, now))
+        return batch_service_pb2.CancelBatchResponse()
+
+    async def DeleteBatch(
+        self, request: batch_service_pb2.DeleteBatchRequest, context: Context
+    ) -> batch_service_pb2.DeleteBatchResponse:
+        submission.check_fields(request)
+        batch_id, user = request.batch_id, caller()
+        row = await self._batch(batch_id, with_deleted=True)
+        if row.deleted_at_ms is None:
+            await self._engine.submit(lambda r, now: r.on_delete(batch_id, user, row.user, now))
+        return batch_service_pb2.DeleteBatchResponse()
+
+    # -- pages -------------------------------------------------------------------------------------
+
+    async def GetBatch(self, request: batch_service_pb2.GetBatchRequest, context: Context) -> types_pb2.Batch:
+        submission.check_fields(request)
+        return records.batch_message(await self._batch(request.batch_id))
+
+    async def ListBatches(
+        self, request: batch_service_pb2.ListBatchesRequest, context: Context
+    ) -> batch_service_pb2.ListBatchesResponse:
+        size = submission.page_size(request)
+        before = min(request.before_batch_id, _MAX_ID) or None
+        seq = self._engine.seq
+        rows = await _read(self._store.batches, caller(), before_id=before, limit=size + 1)
+        return batch_service_pb2.ListBatchesResponse(
+            batches=map(records.batch_message, rows[:size]), more=len(rows) > size, seq=seq
+        )
+
+    async def GetJob(self, request: batch_service_pb2.GetJobRequest, context: Context) -> types_pb2.Job:
+        submission.check_fields(request)
+        key = request.batch_id, request.job_id
+        job = await self._job(*key)
+        specs = await _read(self._store.specs, [key])
+        attempts = await _read(self._store.attempts, *key)
+        return records.whole_job_message(job, specs[key], attempts)
+
+    async def ListJobs(
+        self, request: batch_service_pb2.ListJobsRequest, context: Context
+    ) -> batch_service_pb2.ListJobsResponse:
+        size, states = submission.page_size(request), submission.job_states(request)
+        after = min(request.after_job_id, submission.MAX_JOBS)
+        await self._batch(request.batch_id)
+        seq = self._engine.seq
+        jobs = await _read(
+            self._store.jobs, request.batch_id, after_job_id=after, limit=size + 1, states=states
+        )
+        return batch_service_pb2.ListJobsResponse(
+            jobs=map(records.job_message, jobs[:size]), more=len(jobs) > size, seq=seq
+        )
+
+    # -- streams -----------------------------------------------------------------------------------
+
+    async def WatchBatch(
+        self, request: batch_service_pb2.WatchBatchRequest, context: Context
+    ) -> AsyncIterator[types_pb2.Batch]:
+        submission.check_fields(request)
+        batch_id = request.batch_id
+        with self._feed.follow(batch=batch_id) as following:
+            sent: BatchRow | None = None
+            row = await self._batch(batch_id)
+            while True:
+                if row != sent:
+                    yield records.batch_message(row)
+                    sent, sent_at = row, time.monotonic()
+                if row.completed_at_ms is not None:
+                    return
+                news = await following.next()
+                row = await self._after(news, row)
+                while row != sent and not _tell_at_once(row, sent):
+                    if not (news := await following.next(max(0, sent_at + WATCH_EVERY_S - time.monotonic()))):
+                        break
+                    row = await self._after(news, row)
+
+    async def WatchEvents(
+        self, request: batch_service_pb2.WatchEventsRequest, context: Context
+    ) -> AsyncIterator[batch_service_pb2.WatchEventsResponse]:
+        submission.check_fields(request)
+        batch_id, user = request.batch_id, caller()
+        if batch_id:
+            await self._batch(batch_id)
+        mine = _Mine(self._store, user, batch_id)
+        with self._feed.follow(batch=batch_id) if batch_id else self._feed.follow(user=user) as following:
+            seq = request.after_seq if request.HasField("after_seq") else self._engine.seq
+            behind = True
+            while True:
+                while behind:
+                    commits = await _read(self._store.events_after, min(seq, _MAX_ID), LOG_PAGE)
+                    if commits is None:
+                        seq = self._engine.seq
+                        yield batch_service_pb2.WatchEventsResponse(seq=seq, reset=True)
+                        behind = False
+                        continue
+                    for last_seq, events in commits:
+                        for message in _event_messages(seq, last_seq, await mine.among(events)):
+                            yield message
+                        seq = last_seq
+                    behind = bool(commits)
+                # What was committed up to here is in the mailbox, or was told.
+                told = self._engine.seq
+                news = await following.next(ALIVE_EVERY_S)
+                if news is None:
+                    seq = max(seq, told)
+                    yield batch_service_pb2.WatchEventsResponse(seq=seq)
+                elif news is RESET:
+                    behind = True
+                else:
+                    for committed in news:
+                        if committed.seq > seq:
+                            for message in _event_messages(seq, committed.seq, committed.events):
+                                yield message
+                            seq = committed.seq
+
+    async def ReadLog(
+        self, request: batch_service_pb2.ReadLogRequest, context: Context
+    ) -> AsyncIterator[batch_service_pb2.LogChunk]:
+        query = submission.log_query(request)
+        job = await self._job(query.batch_id, query.job_id)
+        with self._feed.follow(batch=query.batch_id) as following:
+            attempt = await self._attempt(query, following)
+            if attempt is None:
+                yield batch_service_pb2.LogChunk(end=True, incomplete=not job.row.state.is_complete)
+                return
+            log = LogId(query.batch_id, query.job_id, attempt.attempt_id, query.container)
+            with self._logs.watching(log, following.wake):
+                reading = LogReading(self._store, self._logs, log, attempt, following)
+                async for piece in reading.pieces(query):
+                    yield batch_service_pb2.LogChunk(**piece._asdict())
+
+    # -- pieces ------------------------------------------------------------------------------------
+
+    async def _batch(self, batch_id: int, *, with_deleted: bool = False) -> BatchRow:
+        """The caller's batch, or the refusal that everybody else gets, too."""
+        row = None
+        if batch_id <= _MAX_ID:
+            row = await _read(self._store.batch, batch_id, with_deleted=with_deleted)
+        if row is None or row.user != caller():
+            raise Refusal(RefusalKind.NOT_FOUND, f"there is no batch {batch_id}")
+        return row
+
+    async def _job(self, batch_id: int, job_id: int) -> JobView:
+        batch = await self._batch(batch_id)
+        job = await _read(self._store.job, batch_id, job_id) if job_id <= submission.MAX_JOBS else None
+        if job is None:
+            why = "" if batch.closed_at_ms is not None else ", whose jobs can be seen once it is closed"
+            raise Refusal(RefusalKind.NOT_FOUND, f"there is no job {job_id} in batch {batch_id}{why}")
+        return job
+
+    async def _check_project(self, name: str) -> None:
+        if self._makes_projects:
+            await _read(self._store.ensure_project, name)
+        elif not await _read(self._store.project_exists, name):
+            raise Refusal(
+                RefusalKind.PERMISSION_DENIED,
+                f"billing project {name!r}: you are not a member; ask its owner, or use another",
+            )
+
+    async def _stage(self, request: batch_service_pb2.SubmitJobsRequest) -> None:
+        def stage() -> None:
+            jobs = submission.staged_jobs(request, self._bounds)
+            self._store.stage(request.batch_id, request.first_job_id, jobs)
+
+        async with self._staging:
+            await _read(stage)
+
+    async def _after(self, news: list[Committed] | Reset | None, row: BatchRow) -> BatchRow:
+        """The batch after these news. NOT_FOUND when it was deleted."""
+        if isinstance(news, Reset):
+            return await self._batch(row.batch_id)
+        for committed in news or ():
+            row = committed.changes.batches.get(row.batch_id, row)
+            if any(isinstance(e, BatchDeleted) for e in committed.events):
+                raise Refusal(RefusalKind.NOT_FOUND, f"there is no batch {row.batch_id}")
+        return row
+
+    async def _attempt(self, query: submission.LogQuery, following: Following) -> AttemptRow | None:
+        """Whose log is asked for; None: the job has none, and either never will or nobody waits."""
+        key = query.batch_id, query.job_id
+        if query.attempt_id:
+            row = await _read(self._store.attempt, query.attempt_id)
+            if row is None or (row.batch_id, row.job_id) != key:
+                job = f"job {query.job_id} of batch {query.batch_id}"
+                raise Refusal(RefusalKind.NOT_FOUND, f"there is no attempt {query.attempt_id} of {job}")
+            return row
+        while not (attempts := await _read(self._store.attempts, *key)):
+            if not query.follow or (await self._job(*key)).row.state.is_complete:
+                return None
+            await _news_of(query.job_id, following)
+        return attempts[-1]
+
+
+class _Mine:
+    """Which events concern one user, or one batch."""
+
+    def __init__(self, store: Store, user: str, batch_id: int) -> None:
+        self._store = store
+        self._user = user
+        self._batch_id = batch_id
+        self._known: dict[int, bool] = {}
+
+    async def among(self, events: list[Event]) -> list[Event]:
+        for batch_id in {getattr(event, "batch_id", 0) for event in events} - self._known.keys():
+            self._known[batch_id] = await self._is_mine(batch_id)
+        return [event for event in events if self._known[getattr(event, "batch_id", 0)]]
+
+    async def _is_mine(self, batch_id: int) -> bool:
+        if not batch_id or self._batch_id:
+            return bool(batch_id) and batch_id == self._batch_id
+        row = await _read(self._store.batch, batch_id, with_deleted=True)
+        return row is not None and row.user == self._user
+
+
+def _event_messages(
+    before: int, seq: int, events: list[Event]
+) -> Iterator[batch_service_pb2.WatchEventsResponse]:
+    """One commit's, in messages of bounded size; who goes on after one of the first gets all again."""
+    for at in range(0, len(events), EVENTS_PER_MESSAGE):
+        some = events[at : at + EVENTS_PER_MESSAGE]
+        last = at + len(some) == len(events)
+        yield batch_service_pb2.WatchEventsResponse(
+            seq=seq if last else before, events=map(records.event_message, some)
+        )
+
+
+async def _news_of(job_id: int, following: Following) -> None:
+    """Return when something may have become of the job."""
+    while True:
+        news = await following.next()
+        if not isinstance(news, list) or any(_concerns(e, job_id) for c in news for e in c.events):
+            return
+
+
+def _concerns(event: Event, job_id: int) -> bool:
+    about = getattr(event, "job_id", None)
+    return about == job_id if about is not None else not isinstance(event, JobsReady)
+
+
+def _tell_at_once(row: BatchRow, sent: BatchRow | None) -> bool:
+    return sent is None or any(
+        getattr(row, name) != getattr(sent, name)
+        for name in ("state", "closed_at_ms", "completed_at_ms", "cancelled_at_ms")
+    )
+
+
+async def _read(read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """In a thread: it waits for the database."""
+    return await asyncio.to_thread(read, *args, **kwargs)

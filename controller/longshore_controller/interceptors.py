@@ -1,0 +1,248 @@
+"""At the door: who is calling, may they, what they are told when it goes wrong, one log line per call.
+
+A method that `METHOD_POLICY` does not name is not served at all: `check_policy` sees to it at the start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from contextvars import ContextVar
+from enum import Enum
+from typing import Any, NamedTuple
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc import aio
+
+from longshore_controller.core.model import Refusal, RefusalKind
+from longshore_controller.errors import status_of
+from longshore_controller.store import Store
+
+REMEMBER_S = 10.0
+"""A token that was taken back is refused at most so much later."""
+REMEMBERED = 10_000
+"""Tokens; when there are more, all are looked up again."""
+
+log = logging.getLogger("longshore_controller.rpc")
+
+
+class Role(Enum):
+    ANYONE = "anyone"
+    USER = "user"
+    WORKER = "worker"
+
+
+class Principal(NamedTuple):
+    """Whoever calls: a user by name, a worker by id."""
+
+    role: Role
+    name: str
+
+
+_BATCHES = "/longshore_api.v1.BatchService/"
+_WORKERS = "/longshore_api.v1.WorkerService/"
+
+METHOD_POLICY = {
+    "/longshore_api.v1.AuthService/GetSession": Role.USER,
+    _BATCHES + "CreateBatch": Role.USER,
+    _BATCHES + "SubmitJobs": Role.USER,
+    _BATCHES + "CloseBatch": Role.USER,
+    _BATCHES + "CancelBatch": Role.USER,
+    _BATCHES + "DeleteBatch": Role.USER,
+    _BATCHES + "GetBatch": Role.USER,
+    _BATCHES + "ListBatches": Role.USER,
+    _BATCHES + "GetJob": Role.USER,
+    _BATCHES + "ListJobs": Role.USER,
+    _BATCHES + "WatchBatch": Role.USER,
+    _BATCHES + "WatchEvents": Role.USER,
+    _BATCHES + "ReadLog": Role.USER,
+    _WORKERS + "Activate": Role.ANYONE,
+    _WORKERS + "Connect": Role.WORKER,
+    _WORKERS + "PushLogs": Role.WORKER,
+    "/grpc.health.v1.Health/Check": Role.ANYONE,
+    "/grpc.health.v1.Health/List": Role.ANYONE,
+    "/grpc.health.v1.Health/Watch": Role.ANYONE,
+}
+"""Who may call what. Whose batch it is, or whose attempt, is asked where it is looked up."""
+
+_caller: ContextVar[Principal] = ContextVar("caller")
+
+
+def caller() -> str:
+    """Whoever made the call that is being answered: the user's name or the worker's id."""
+    return _caller.get().name
+
+
+def hash_of(token: str) -> bytes:
+    """All of a token that is ever stored."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def check_policy(services: Iterable[ServiceDescriptor]) -> None:
+    """RuntimeError unless the policy names exactly the methods of these services."""
+    methods = {f"/{s.full_name}/{m.name}" for s in services for m in s.methods}
+    if wrong := methods ^ METHOD_POLICY.keys():
+        raise RuntimeError(f"METHOD_POLICY and the services differ in {', '.join(sorted(wrong))}")
+
+
+class Tokens:
+    """Who a token belongs to, remembered for a short while."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[bytes, tuple[float, Principal]] = {}
+
+    async def principal(self, token: str) -> Principal | None:
+        """None: nobody's."""
+        key, now = hash_of(token), time.monotonic()
+        if (found := self._known.get(key)) and found[0] > now:
+            return found[1]
+        principal = await asyncio.to_thread(self._look_up, key)
+        if len(self._known) >= REMEMBERED:
+            self._known.clear()
+        if principal is not None:
+            self._known[key] = now + REMEMBER_S, principal
+        return principal
+
+    def _look_up(self, key: bytes) -> Principal | None:
+        if (user := self._store.user_of_token(key)) is not None:
+            return Principal(Role.USER, user)
+        if (worker := self._store.worker_of_token(key)) is not None:
+            return Principal(Role.WORKER, worker)
+        return None
+
+
+class _Unreadable(NamedTuple):
+    """Stands for a request that is no message of its type."""
+
+    why: str
+
+
+Handler = grpc.RpcMethodHandler[Any, Any]
+Context = aio.ServicerContext[Any, Any]
+
+
+class Doorkeeper(aio.ServerInterceptor):
+    """Stands before every method of the server."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+        self._guarded: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        method = handler_call_details.method
+        if method not in self._guarded:
+            handler = await continuation(handler_call_details)
+            if handler is None or method not in METHOD_POLICY:
+                return None
+            self._guarded[method] = self._guard(method, handler)
+        return self._guarded[method]
+
+    def _guard(self, method: str, handler: Any) -> Handler:
+        behaviour = (
+            handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+        )
+
+        async def answer(request: Any, context: Context) -> Any:
+            async def act() -> Any:
+                if isinstance(request, _Unreadable):
+                    raise Refusal(RefusalKind.INVALID_ARGUMENT, f"the request cannot be read: {request.why}")
+                requests = _readable(request) if handler.request_streaming else request
+                answered = behaviour(requests, context)
+                if not inspect.isasyncgen(answered):
+                    return await answered
+                async with aclosing(answered):
+                    async for response in answered:
+                        await context.write(response)
+
+            return await self._call(method, context, act)
+
+        kinds = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }
+        kind: Any = kinds[handler.request_streaming, handler.response_streaming]
+        made: Handler = kind(answer, _deserializer(handler.request_deserializer), handler.response_serializer)
+        return made
+
+    async def _call(self, method: str, context: Context, act: Callable[[], Awaitable[Any]]) -> Any:
+        request_id = secrets.token_hex(8)
+        started = time.monotonic()
+        principal: Principal | None = None
+        code = grpc.StatusCode.OK
+        try:
+            principal = await self._admit(METHOD_POLICY[method], context)
+            _caller.set(principal)
+            return await act()
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except aio.AbortError:
+            code = context.code()
+            raise
+        except Exception as error:
+            code, words = status_of(error, request_id)
+            if code is grpc.StatusCode.INTERNAL:
+                log.exception("a call failed", extra={"method": method, "request_id": request_id})
+            await context.abort(code, words)
+        finally:
+            log.info(
+                "rpc",
+                extra={
+                    "method": method,
+                    "caller": f"{principal.role.value} {principal.name}".strip() if principal else "",
+                    "code": getattr(code, "name", code),
+                    "ms": round((time.monotonic() - started) * 1000, 1),
+                    "request_id": request_id,
+                },
+            )
+
+    async def _admit(self, allowed: Role, context: Context) -> Principal:
+        if allowed is Role.ANYONE:
+            return Principal(Role.ANYONE, "")
+        metadata = dict(context.invocation_metadata() or ())
+        scheme, _, token = str(metadata.get("authorization", "")).partition(" ")
+        principal = await self._tokens.principal(token) if scheme.lower() == "bearer" and token else None
+        if principal is None:
+            said = "unknown" if token else "missing"
+            raise Refusal(
+                RefusalKind.UNAUTHENTICATED, f"the token is {said}: send `authorization: Bearer TOKEN`"
+            )
+        if principal.role is not allowed:
+            raise Refusal(
+                RefusalKind.PERMISSION_DENIED,
+                f"this is for {allowed.value}s, and the token is a {principal.role.value}'s",
+            )
+        return principal
+
+
+def _deserializer(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """gRPC would answer bytes that are no message with UNKNOWN and a traceback."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except Exception as error:
+            return _Unreadable(str(error))
+
+    return read
+
+
+async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        if isinstance(request, _Unreadable):
+            raise Refusal(RefusalKind.INVALID_ARGUMENT, f"the request cannot be read: {request.why}")
+        yield request
