@@ -134,6 +134,11 @@ async def test_what_the_log_has_is_not_kept_twice(machine: Machine, tmp_path: Pa
     assert output.stat().st_blocks * 512 < 17_000_000
 
 
+async def test_a_command_is_a_program_and_not_the_shells_own(machine: Machine) -> None:
+    _, output = await machine.run("echo", "a\\nb")
+    assert output == b"a\\nb\n", "dash would have made a line break"
+
+
 async def test_too_long_an_argument_is_the_users_affair(machine: Machine) -> None:
     with pytest.raises(RuntimeRefused) as refused:
         await machine.run("echo", "x" * 200_000)
@@ -184,7 +189,8 @@ def test_paths_in_quotes_lists_and_options_are_found() -> None:
         "</io/a>/io/b": "</w/a>/w/b",
         "`/io/run`;/io/x&&/io/y|/io/z": "`/w/run`;/w/x&&/w/y|/w/z",
     }
-    cases |= {same: same for same in "file:///io/x a/io/b ../io/x ./io /ioz /io.x ${D}/io $(pwd)/io".split()}
+    others = "file:///io/x a/io/b ../io/x ./io /ioz /io.x ${D}/io $(pwd)/io"
+    cases |= {same: same for same in others.split()}
     assert {text: process_runtime.at_home(text, "/w") for text in cases} == cases
 
 
