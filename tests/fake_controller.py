@@ -120,9 +120,9 @@ class FakeController(service_grpc.WorkerServiceServicer):
             lease_ms=self.lease_ms,
             heartbeat_ms=self.heartbeat_ms,
         )
-        await context.write(service.ControllerMessage(welcome=welcome))
+        await self._write(context, service.ControllerMessage(welcome=welcome))
         held = {h.attempt_id for h in hello.held}
-        await context.write(self._complete(held, set(hello.spooled)))
+        await self._write(context, self._complete(held, set(hello.spooled)))
         self._stream = context
         await self._notify()
         async for message in requests:
@@ -198,14 +198,14 @@ class FakeController(service_grpc.WorkerServiceServicer):
         await self._send_message(service.ControllerMessage(assignments=assignments))
 
     async def _send_message(self, message: service.ControllerMessage) -> None:
-        """To whoever is connected; a broken connection loses it, as the protocol allows."""
-        with suppress(grpc.RpcError, asyncio.InvalidStateError, aio.UsageError):
-            if self._stream is not None:
-                await self._write(self._stream, message)
+        if self._stream is not None:
+            await self._write(self._stream, message)
 
     async def _write(self, context: Any, message: service.ControllerMessage) -> None:
-        async with self._writing:
-            await context.write(message)
+        """A broken connection loses it, as the protocol allows; gRPC has many words for broken."""
+        with suppress(Exception):
+            async with self._writing:
+                await context.write(message)
 
     async def _notify(self) -> None:
         async with self._changed:

@@ -174,7 +174,7 @@ _NAMES = {container: container.name.lower() for container in Container}
 def _size(path: str) -> int:
     try:
         return os.stat(path).st_size
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
 
 

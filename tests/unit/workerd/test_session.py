@@ -81,7 +81,7 @@ async def test_a_job_runs_and_its_end_is_reported_and_forgotten(
         end = controller.ends["a"]
         assert end.reason == types.END_REASON_COMPLETED
         assert end.containers[0].exit_code == 3
-        assert 100 <= end.main_ms < 1_000
+        assert 80 <= end.main_ms < 2_000
         await controller.until(lambda: controller.heartbeats and not daemon.spooled())
         assert not daemon.held()
 
@@ -168,7 +168,7 @@ async def test_a_lease_that_runs_out_stops_the_jobs(controller: FakeController, 
         await controller.until(lambda: controller.ends)
     end = controller.ends["a"]
     assert (end.reason, end.message) == (types.END_REASON_LOST, "the worker's lease ran out")
-    assert end.main_ms <= 1_100
+    assert end.main_ms <= 2_000
 
 
 async def test_a_controller_that_answers_nothing_does_not_keep_the_lease(
