@@ -29,7 +29,7 @@ MAX_LOG_BYTES = 256 << 20
 LATE_S = 10.0
 """For so long a reader waits for the rest of an ended log, each time anew when some has come."""
 FIRST_S = 1.5
-"""For so long a reader who does not follow waits for a worker to push what a running container wrote,"""
+"""For so long a reader waits for a worker to push what a running container has written so far,"""
 NEXT_S = 0.5
 """... for so long for more of it,"""
 ENOUGH_S = 10.0
@@ -183,8 +183,8 @@ class LogReading:
         self._following = following
 
     async def pieces(self, query: LogQuery) -> AsyncIterator[LogPiece]:
-        """The bytes asked for, then one chunk that says whether the log is whole up to there."""
-        if not query.follow:
+        """The bytes asked for, then one piece that says whether the log is whole up to there."""
+        if not query.follow or query.tail_bytes:
             await self._catch_up()
         offset, left = self._start(query), query.limit
         while left is None or left > 0:
