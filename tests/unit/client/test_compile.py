@@ -190,6 +190,13 @@ def test_a_long_script_arrives_whole(n: int, p: hp.Pipeline, tmp_path: Path) -> 
     assert (done.stderr, done.returncode) == ("", 3)
 
 
+def test_a_long_script_is_cut_between_words(p: hp.Pipeline) -> None:
+    """A worker without mount namespaces replaces paths argument by argument."""
+    p.new_task().command("ls " + " ".join(p.read_input("x") for _ in range(5000)))
+    pieces = jobs_of(p)[0].command[4:]
+    assert len(pieces) > 2 and all(piece[-1].isspace() for piece in pieces[:-1])
+
+
 def test_a_script_that_no_machine_can_start_is_refused_by_the_name_of_its_task(p: hp.Pipeline) -> None:
     p.new_task(name="endless").command("true " * 400_000)
     with pytest.raises(hp.UsageError, match="task 'endless'"):
