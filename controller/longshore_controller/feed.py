@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from longshore_controller.core.events import AttemptAssigned, AttemptRevoked, Event, WorkerLost
-from longshore_controller.core.state import Changes
+from longshore_controller.core.rows import Changes
 
 MAILBOX = 10_000
 """Commits that a follower may lag behind before it is reset."""
