@@ -44,7 +44,8 @@ from longshore_workerd.runtime import (
 log = logging.getLogger(__name__)
 
 # The traps let the shell outlive the signals that stop() sends to the whole session; a command does
-# not inherit them. `exec` passes by what the shell would do itself (echo, test). Its last act kills the session, itself included: nothing of a job runs on.
+# not inherit them. `exec` passes by what the shell would do itself (echo, test). The last act kills
+# the session, the shell included: nothing of a job runs on.
 _SHELL = """
 trap : TERM INT HUP QUIT
 read -r self </proc/$$/stat && cd "$1" && echo "$self" >&3 || exit

@@ -224,6 +224,9 @@ async def test_no_end_is_invented_when_the_engine_is_restarted(
     sinks = [await machine.start(spec) for spec in (before, meanwhile, long)]
     assert await machine.runtime.wait(before.id) == Exit(4)
     await machine.appears("up")
+    async with asyncio.timeout(30):
+        while not all(sink.size for sink in sinks):
+            await asyncio.sleep(0.02)
     waits = [asyncio.create_task(machine.runtime.wait(spec.id)) for spec in (meanwhile, long)]
 
     await asyncio.to_thread(engine.stop, number)

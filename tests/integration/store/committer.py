@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from world import Job, World, open_store  # noqa: E402
+from world import Job, World, open_store
 
 
 def main(url: str) -> None:

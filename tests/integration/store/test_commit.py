@@ -47,12 +47,9 @@ def assert_rows_are(store: Store, world: World) -> None:
             assert (job.name, job.attributes) == (plan.name, plan.attributes)
             assert (job.mcpu, job.always_run) == (plan.mcpu, plan.always_run)
             assert store.job(batch_id, job.row.job_id) == job
-            wanted = [
-                a
-                for a in world.rows.attempts.values()
-                if (a.batch_id, a.job_id) == (batch_id, job.row.job_id)
-            ]
-            assert store.attempts(batch_id, job.row.job_id) == sorted(wanted, key=lambda a: a.number)
+            key = (batch_id, job.row.job_id)
+            wanted = [a for a in world.rows.attempts.values() if (a.batch_id, a.job_id) == key]
+            assert store.attempts(*key) == sorted(wanted, key=lambda a: a.number)
     for attempt in world.rows.attempts.values():
         assert store.attempt(attempt.attempt_id) == attempt
 

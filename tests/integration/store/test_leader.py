@@ -35,9 +35,7 @@ def test_what_one_leader_committed_the_next_one_loads(url: str, world: World, st
     second.close()
 
 
-def test_who_lost_the_epoch_commits_nothing_and_cannot_come_back(
-    url: str, world: World, store: Store
-) -> None:
+def test_who_lost_the_epoch_commits_nothing_and_cannot_come_back(world: World, store: Store) -> None:
     world.submit()
     world.settle()
     _raise_epoch(store)

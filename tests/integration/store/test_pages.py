@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+from longshore_controller.core.events import Event
 from longshore_controller.core.model import JobState
 from longshore_controller.store import Store
 from world import LATER, Job, World
@@ -57,7 +58,8 @@ def test_the_log_is_told_from_any_event_on_without_gap_or_repeat(world: World, s
     events = [e for commit in world.log for e in commit]
     assert max(map(len, world.log)) > 1
     for seq in range(len(events) + 1):
-        at, told = seq, []
+        at = seq
+        told: list[Event] = []
         while news := store.events_after(at, 2):
             assert len(news) <= 2
             for last, some in news:
@@ -74,9 +76,8 @@ def test_a_log_that_forgot_says_so_and_goes_on_counting(world: World, store: Sto
     world.submit()
     world.settle()
     old = world.seq
-    first_kept = next(
-        i for i, e in enumerate(e for c in world.log for e in c) if getattr(e, "at_ms", 0) > LATER
-    )
+    events = [e for commit in world.log for e in commit]
+    first_kept = next(i for i, e in enumerate(events) if getattr(e, "at_ms", 0) > LATER)
     while store.forget_events(LATER + 1000):
         pass
     assert store.events_after(first_kept - 1, 10) is None
