@@ -273,6 +273,7 @@ class Daemon:
             self._wake.set()
             await self._see_end(id, log)
         except RuntimeRefused as refused:
+            log.close()
             self._supervisor.on_refused(self._clock_ms(), id, refused.kind, refused.message)
         except Exception as error:
             self._own_fault(id, error)
