@@ -158,8 +158,8 @@ class Dialect(ABC):
     # -- bulk ------------------------------------------------------------------------------------
 
     @abstractmethod
-    def among(self, ids: Sequence[int]) -> tuple[str, str]:
-        """What follows a column to say that it is one of these, and its parameter."""
+    def table_of(self, ids: Sequence[int]) -> tuple[str, str]:
+        """A table ``wanted`` with these in its column ``id``, and its parameter."""
 
     @abstractmethod
     def upsert(self, how: Upsert, rows: Sequence[Row]) -> None:
@@ -221,8 +221,8 @@ class Sqlite(Dialect):
         transaction: AbstractContextManager[object] = db.atomic("IMMEDIATE")
         return transaction
 
-    def among(self, ids: Sequence[int]) -> tuple[str, str]:
-        return "IN (SELECT value FROM json_each(?))", json.dumps(ids)
+    def table_of(self, ids: Sequence[int]) -> tuple[str, str]:
+        return "(SELECT value AS id FROM json_each(?)) AS wanted", json.dumps(ids)
 
     def upsert(self, how: Upsert, rows: Sequence[Row]) -> None:
         sql = _upsert(how, f"VALUES ({', '.join('?' * len(how.columns))})")
@@ -277,11 +277,11 @@ class Postgres(Dialect):
             "prefer_psycopg3": True,
         }
         given = str(parameters.pop("options", ""))
-        # The writer finds every row by its key; it never wants to read a table from end to end, whatever
-        # the planner, which knows little about arrays, may think.
-        by_key = dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin"), "off")
+        # Every row is found by a key; nobody wants to read a table from end to end, whatever the planner,
+        # which knows little about arrays and nothing about a table just filled, may think.
+        settings |= dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin"), "off")
         writer = peewee.PostgresqlDatabase(
-            database, thread_safe=False, options=_options(given, settings | by_key), **parameters
+            database, thread_safe=False, options=_options(given, settings), **parameters
         )
         pool = PooledPostgresqlDatabase(
             database,
@@ -304,8 +304,8 @@ class Postgres(Dialect):
     def _spell(self, sql: str) -> str:
         return sql.replace("?", "%s")
 
-    def among(self, ids: Sequence[int]) -> tuple[str, str]:
-        return "= ANY (?::integer[])", _array("integer", ids)
+    def table_of(self, ids: Sequence[int]) -> tuple[str, str]:
+        return "unnest(?::integer[]) AS wanted (id)", _array("integer", ids)
 
     def upsert(self, how: Upsert, rows: Sequence[Row]) -> None:
         types = self._types_of(how)
