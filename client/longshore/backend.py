@@ -162,7 +162,7 @@ def _wait(batch: _ScratchBatch, progress: Progress) -> BatchStatus:
             f"detached from batch {batch.id}, which is still running. "
             f"Look again: longshore wait {batch.id}; stop it: longshore cancel {batch.id}"
         )
-        raise
+        raise KeyboardInterrupt from None  # Where in gRPC it was waiting is nobody's business.
     batch._remove_scratch()
     return status
 
