@@ -13,7 +13,7 @@ from pathlib import Path
 
 from command_line import LONGSHORE, Ran, run_in_process
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 class Up:
@@ -38,7 +38,9 @@ class Up:
             if line.startswith("Longshore is up"):
                 break
         else:
-            raise AssertionError(f"it did not come up:\n{''.join(self.said)}{self.logs()}")
+            self.process.stderr.close()
+            code = self.process.wait(60)
+            raise AssertionError(f"it did not come up ({code}):\n{''.join(self.said)}{self.logs()}")
         self._listener = threading.Thread(target=self.said.extend, args=(self.process.stderr,))
         self._listener.start()
 

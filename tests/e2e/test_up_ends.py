@@ -10,7 +10,7 @@ import pytest
 from embedded import job, running, submit
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
 def test_jobs_that_run_at_the_end_run_again_with_the_next(tmp_path: Path, signum: signal.Signals) -> None:
     service = tmp_path / "service"
     mark = tmp_path / "mark"
