@@ -94,6 +94,7 @@ class Client:
         self._retry_s = retry_s
         self._metadata = (("authorization", f"Bearer {self._address.token}"),)
         self._channel = _channel(self._address)
+        self._closed = False
         self._batches = batch_service_pb2_grpc.BatchServiceStub(self._channel)
         self._auth = auth_service_pb2_grpc.AuthServiceStub(self._channel)
 
@@ -102,7 +103,8 @@ class Client:
         return self._address.endpoint
 
     def close(self) -> None:
-        """Hang up. Batches go on. May be called again."""
+        """Hang up. Batches go on. May be called again; every other call is refused from then on."""
+        self._closed = True
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -219,6 +221,7 @@ class Client:
         while stream := list(islice(bunches, _STREAM_BUNCHES)):
             trouble = _Trouble(self)
             while True:
+                self._check_open()
                 try:
                     self._batches.SubmitJobs(iter(stream), timeout=_SUBMIT_S, metadata=self._metadata)
                     break
@@ -314,6 +317,7 @@ class Client:
     def _call(self, rpc: Callable[..., Response], request: Any) -> Response:
         trouble = _Trouble(self)
         while True:
+            self._check_open()
             try:
                 return rpc(request, timeout=_CALL_S, metadata=self._metadata)
             except grpc.RpcError as error:
@@ -326,6 +330,7 @@ class Client:
         end = None if timeout is None else time.monotonic() + timeout
         trouble = _Trouble(self)
         while True:
+            self._check_open()
             try:
                 for value in read(None if end is None else max(0.0, end - time.monotonic())):
                     trouble = _Trouble(self)
@@ -336,6 +341,10 @@ class Client:
             if end is not None and time.monotonic() >= end:
                 raise WaitTimeout(f"not complete after {timeout:g} s") from cut
             trouble.wait_or_raise(cut, until=end)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError(f"the connection to {self.endpoint} is closed", hint="ask inside its `with`")
 
 
 class _Trouble:
@@ -364,7 +373,8 @@ class _Trouble:
 
 def _channel(address: ServiceAddress) -> grpc.Channel:
     if address.is_local:
-        return grpc.insecure_channel(address.endpoint, options=_OPTIONS)
+        # gRPC would go to a proxy of the environment even for the machine itself.
+        return grpc.insecure_channel(address.endpoint, options=[*_OPTIONS, ("grpc.enable_http_proxy", 0)])
     return grpc.secure_channel(address.endpoint, grpc.ssl_channel_credentials(), options=_OPTIONS)
 
 

@@ -372,7 +372,21 @@ def test_a_batch_needs_a_billing_project(idle_service: FakeService) -> None:
         Client("", endpoint=idle_service.endpoint, token=TOKEN)
 
 
-def test_closing_may_be_repeated(idle_service: FakeService) -> None:
-    client = Client(endpoint=idle_service.endpoint, token=TOKEN)
+def test_closing_may_be_repeated_and_ends_all_asking(client: Client) -> None:
+    batch = echo(client, "a")
     client.close()
     client.close()
+    for ask in (client.session, batch.status, batch.wait, batch.job(1).log().read, lambda: echo(client, "b")):
+        with pytest.raises(hp.UsageError, match="is closed"):
+            ask()
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with Client(endpoint=service.endpoint, token=TOKEN, retry_s=1) as client:
+        assert client.session().user == "ada"
