@@ -126,7 +126,8 @@ class DockerRuntime:
         ]
 
     async def prepare(self, image: str) -> Prepared:
-        async with self._preparing.setdefault(image, asyncio.Lock()):
+        one_at_a_time = images.TASK_IMAGE if images.is_own(image) else image
+        async with self._preparing.setdefault(one_at_a_time, asyncio.Lock()):
             return await self._call(lambda: self._prepare(image))
 
     async def start(self, spec: ContainerSpec, sink: LogSink) -> None:
@@ -196,25 +197,32 @@ class DockerRuntime:
 
     def _prepare(self, image: str) -> Prepared:
         repository, tag = parse_repository_tag(image)
-        if images.is_own(image) and not self._own_images_current:
-            try:
-                images.ensure(self._engine)
-            except images.ImagesNotMade as error:
-                raise RuntimeRefused(ErrorKind.NONE, str(error)) from error
-            self._own_images_current = True
+        own = images.is_own(image)
+        if own and not self._own_images_current:
+            self._make_own_images()
         pulled = False
         for _ in range(2):
             try:
                 found = self._engine.inspect_image(image)
             except ImageNotFound:
-                self._pull(image, repository, tag or "latest")
-                pulled = True
+                if own:  # somebody tidied up
+                    self._make_own_images()
+                else:
+                    self._pull(image, repository, tag or "latest")
+                    pulled = True
             except APIError as error:
                 raise _image_refused(image, _words(error)) from error
             else:
                 digests = [each.partition("@")[2] for each in found.get("RepoDigests") or ()]
                 return Prepared(image, digest=(digests or [found["Id"]])[0], pulled=pulled)
-        raise RuntimeRefused(ErrorKind.NONE, f"image {image!r} was removed as soon as it was pulled")
+        raise RuntimeRefused(ErrorKind.NONE, f"image {image!r} was removed as soon as it was here")
+
+    def _make_own_images(self) -> None:
+        try:
+            images.ensure(self._engine)
+        except images.ImagesNotMade as error:
+            raise RuntimeRefused(ErrorKind.NONE, str(error)) from error
+        self._own_images_current = True
 
     def _pull(self, image: str, repository: str, tag: str) -> None:
         """Fetches it, in at most _PULL_S. RuntimeRefused in the registry's words."""

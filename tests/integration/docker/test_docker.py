@@ -221,6 +221,10 @@ async def test_no_end_is_invented_when_the_engine_is_restarted(
     )
     long = machine.spec("bash", "-c", "echo three; sleep 1000")
     assert (await machine.runtime.prepare(images.TASK_IMAGE)).digest, "made, since it was not there"
+    api = docker.APIClient(base_url=engine.url)
+    api.remove_image(images.TASK_IMAGE)
+    api.remove_image(images.LOCALIZER_IMAGE)
+    api.close()
     sinks = [await machine.start(spec) for spec in (before, meanwhile, long)]
     assert await machine.runtime.wait(before.id) == Exit(4)
     await machine.appears("up")
