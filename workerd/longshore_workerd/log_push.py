@@ -82,6 +82,8 @@ class LogPusher:
             except PushFailed as failure:
                 if not failure.refused:
                     failures += 1
+                    if failure.gap:
+                        self._offsets.clear()
                     _log.warning("logs wait: %s", failure)
                     await asyncio.sleep(backoff(failures, self._rng))
                 elif len(attempt_ids) > 1:

@@ -50,11 +50,13 @@ class ActivationRefused(Exception):
 
 
 class PushFailed(Exception):
-    """Log bytes did not arrive. ``refused``: nor will they ever; otherwise try again later."""
+    """Log bytes did not arrive. ``refused``: nor will they ever; otherwise try again later, with
+    ``gap`` from the beginning of the log, since the controller has lost what came before."""
 
-    def __init__(self, message: str, *, refused: bool) -> None:
+    def __init__(self, message: str, *, refused: bool, gap: bool = False) -> None:
         super().__init__(message)
         self.refused = refused
+        self.gap = gap
 
 
 class Attempts(Protocol):
@@ -203,7 +205,8 @@ class Session:
         try:
             await self._stub.PushLogs(_async(messages), metadata=self._metadata, timeout=PUSH_WITHIN_S)
         except aio.AioRpcError as error:
-            raise PushFailed(_in_words(error), refused=error.code() in _REFUSALS) from error
+            gap = error.code() is grpc.StatusCode.FAILED_PRECONDITION
+            raise PushFailed(_in_words(error), refused=error.code() in _REFUSALS, gap=gap) from error
 
     async def _converse(self, stub: service_grpc.WorkerServiceAsyncStub) -> None:
         """One connection, from Hello to its end."""
@@ -330,7 +333,6 @@ _REFUSALS = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.PERMISSION_DENIED,
-    grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.OUT_OF_RANGE,
 }
 

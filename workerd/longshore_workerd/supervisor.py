@@ -140,8 +140,12 @@ class Supervisor:
         wanted: set[str] = set()
         for job in orders.run:
             wanted.add(job.attempt_id)
-            if self._accepting and not self._is_known(job.attempt_id):
+            if self._is_known(job.attempt_id):
+                continue
+            if self._accepting:
                 self._accept(now, job)
+            else:
+                self._end_unheld(job.attempt_id, EndReason.PREEMPTED, "the worker is shutting down")
         for attempt_id, why in orders.unreadable.items():
             wanted.add(attempt_id)
             if not self._is_known(attempt_id):

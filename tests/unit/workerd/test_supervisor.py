@@ -343,7 +343,9 @@ def test_a_shutdown_preempts_and_accepts_nothing_more() -> None:
     story.ended(MAIN, 143)
     assert story.end.reason is EndReason.PREEMPTED
     story.supervisor.on_orders(story.now, Orders(run=(Assignment("b"),)))
-    assert story.take() == [] and story.supervisor.held(story.now) == []
+    [tell] = story.take()
+    assert isinstance(tell, Tell) and tell.report.reason is EndReason.PREEMPTED
+    assert story.supervisor.held(story.now) == []
 
 
 def test_running_time_is_noted_now_and_then() -> None:
