@@ -139,12 +139,12 @@ class Rows:
                 self.attempts |= {a.attempt_id: a for a in store.attempts(batch_id, job.row.job_id)}
 
     def write(self, changes: Changes) -> None:
+        assert not any(self.jobs[key].state.is_complete for key in changes.jobs), "left a final state"
         for r in changes.job_ranges:
             for key in ((r.batch_id, i) for i in range(r.first, r.last + 1)):
                 job = self.jobs[key]
                 self.jobs[key] = job._replace(state=r.state, reason=r.reason, ended_at_ms=r.ended_at_ms)
         for key, row in changes.jobs.items():
-            assert not self.jobs[key].state.is_complete or self.jobs[key] == row, "left a final state"
             self.jobs[key] = row
         self.attempts |= changes.attempts
         self.workers |= changes.workers

@@ -90,6 +90,34 @@ def test_nothing_is_lost_or_seen_when_a_commit_fails(world: World, store: Store)
     world.check()
 
 
+def test_of_a_job_that_changes_twice_in_one_commit_the_last_state_counts(world: World, store: Store) -> None:
+    world.hello()
+    batch = world.submit(Job(), Job(parents=[1]), Job(parents=[1]), Job(parents=[2]))
+    world.settle()
+    world.end(world.attempt_of(batch, 1))
+    world.disconnect("w1")
+    world.reactor.advance(world.now)
+    world.cancel(batch)
+    world.settle()
+    states = [job.row.state for job in store.jobs(batch, limit=10)]
+    assert states == [JobState.SUCCESS, *[JobState.CANCELLED] * 3]
+    assert_rows_are(store, world)
+
+
+def test_a_job_given_back_and_cancelled_in_one_commit_is_cancelled(world: World, store: Store) -> None:
+    world.hello()
+    batch = world.submit(Job(), Job())
+    world.settle()
+    world.end(world.attempt_of(batch, 1), reason=EndReason.REFUSED)
+    world.disconnect("w1")
+    world.reactor.on_cancel(batch, "ann", "", world.now)
+    world.settle()
+    job = store.job(batch, 1)
+    assert job is not None
+    assert (job.row.state, job.row.n_attempts) == (JobState.CANCELLED, 1)
+    assert_rows_are(store, world)
+
+
 @pytest.mark.parametrize("kind", ["job", "range", "attempt", "batch"])
 def test_a_final_fact_is_never_overwritten(world: World, store: Store, kind: str) -> None:
     world.hello()
