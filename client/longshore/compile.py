@@ -30,8 +30,9 @@ from .status import JobSpec
 _INPUTS = "inputs"
 
 # Linux refuses an argument longer than 128 KiB, and all of them together above 2 MiB. A longer script
-# is handed over in pieces of at most this many characters of at most 4 bytes.
-_PIECE = 25_000
+# is handed over in pieces of so many characters: short enough to have 4 bytes each, and for a worker
+# without mount namespaces to put a long path of its own in the place of each /io.
+_PIECE = 10_000
 _LONGEST_SCRIPT = 1_500_000
 
 Copies = tuple[tuple[str, str], ...]

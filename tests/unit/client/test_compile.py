@@ -179,7 +179,7 @@ def test_compiling_twice_gives_the_same(p: hp.Pipeline) -> None:
     assert jobs_of(p) == jobs_of(p)
 
 
-@pytest.mark.parametrize("n", [10_000, 40_000])
+@pytest.mark.parametrize("n", [100, 10_000, 40_000])
 def test_a_long_script_arrives_whole(n: int, p: hp.Pipeline, tmp_path: Path) -> None:
     """Also one that is longer than Linux lets one argument be."""
     t = p.new_task()
