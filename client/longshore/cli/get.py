@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -92,19 +93,19 @@ def _job_fields(job: JobStatus, look: Look) -> Iterator[tuple[str, str | Cell]]:
     yield "duration", words.duration(job.duration_ms, look)
     yield "cost", words.money(job.cost, look, so_far=not job.complete)
     memory = words.size(job.reserved_memory_bytes, look)
-    yield "reserved", f"{words.cores(job.reserved_mcpu)} cores, {memory} of memory"
+    yield "reserved", f"{words.cores(job.reserved_mcpu)}, {memory} of memory"
     yield from _attributes(job.attributes)
     spec = job.spec
     if spec is None:
         return
     asked = [
-        f"{words.cores(spec.cpu_mcpu)} cores" if spec.cpu_mcpu else "",
+        words.cores(spec.cpu_mcpu) if spec.cpu_mcpu else "",
         f"{words.size(spec.memory_bytes, look)} of memory" if spec.memory_bytes else "",
         f"{words.size(spec.storage_bytes, look)} of storage" if spec.storage_bytes else "",
     ]
     yield "asked for", ", ".join(filter(None, asked))
     yield "image", spec.image
-    yield "command", " ".join(spec.command)
+    yield "command", shlex.join(spec.command)
     for name, value in spec.env.items():
         yield "environment", f"{name}={value}"
     yield "after jobs", ", ".join(map(str, spec.parents))

@@ -154,7 +154,7 @@ def _banner(address: ServiceAddress, folder: Path, plan: Plan) -> None:
     say("Longshore is up.", colour="green")
     say(f"  endpoint   {address.endpoint}, for this machine only")
     say(f"  runtime    {plan.runtime}")
-    say(f"  cores      {words.cores(plan.mcpu)}")
+    say(f"  cores      {words.number_of_cores(plan.mcpu)}")
     say(f"  folder     {folder}")
     if plan.database:
         say(f"  database   {_without_password(plan.database)}")

@@ -92,14 +92,24 @@ def moment(at: datetime | None, look: Look) -> str:
         return ""
     if not look.tty:
         return rfc3339(at)
-    ago = max(0, round((look.now - at).total_seconds() * 1000))
-    return "now" if ago < 1000 else f"{duration(ago if ago >= 60_000 else ago // 1000 * 1000, look)} ago"
+    seconds = int((look.now - at).total_seconds())
+    if seconds < 1:
+        return "now"
+    return f"{seconds}s ago" if seconds < 60 else f"{duration(seconds * 1000, look)} ago"
 
 
 def cores(mcpu: int) -> str:
     """
-    >>> cores(1500), cores(1000), cores(1)
-    ('1.5', '1', '0.001')
+    >>> cores(1500), cores(1000)
+    ('1.5 cores', '1 core')
+    """
+    return f"{number_of_cores(mcpu)} core{'' if mcpu == 1000 else 's'}"
+
+
+def number_of_cores(mcpu: int) -> str:
+    """
+    >>> number_of_cores(1500), number_of_cores(1)
+    ('1.5', '0.001')
     """
     return f"{Decimal(mcpu) / 1000:f}"
 
