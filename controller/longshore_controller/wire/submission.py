@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -166,6 +167,8 @@ def log_query(request: batch_service_pb2.ReadLogRequest) -> LogQuery:
     check_fields(request)
     if request.container not in _CONTAINERS:
         _refuse("container", f"{request.container} is no container; they are {_words(ContainerName)}")
+    if not _ATTEMPT_ID.fullmatch(request.attempt_id):
+        _refuse("attempt_id", f"letters and digits, or nothing for the latest, got {request.attempt_id!r}")
     if request.offset and request.tail_bytes:
         _refuse("tail_bytes", "give offset or tail_bytes, not both")
     return LogQuery(
@@ -194,6 +197,7 @@ def check_fields(request: Message) -> None:
 
 _JOB_STATES = frozenset(state.value for state in JobState)
 _CONTAINERS = frozenset(name.value for name in ContainerName)
+_ATTEMPT_ID = re.compile("[0-9A-Za-z]{0,64}")
 
 
 def _check_job(job: types_pb2.JobSpec, bounds: Bounds) -> int:
