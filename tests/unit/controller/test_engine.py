@@ -16,7 +16,7 @@ from longshore_controller.core import events as ev
 from longshore_controller.core.model import Hello, Refusal, RefusalKind
 from longshore_controller.core.reactor import CreateBatch, Limits, Reactor
 from longshore_controller.engine import Engine
-from longshore_controller.feed import RESET, Feed
+from longshore_controller.feed import RESET, Committed, Feed, Following
 from longshore_controller.store import EpochLost, Store, StoreUnavailable
 from world import Job, columns, new_store, staged
 
@@ -67,6 +67,14 @@ class Service:
         await self.engine.submit(lambda r, now: r.on_close(batch_id, columns(jobs), now))
 
 
+async def one(following: Following) -> Committed:
+    """The only commit there is news of."""
+    news = await following.next()
+    assert isinstance(news, list)
+    (committed,) = news
+    return committed
+
+
 @asynccontextmanager
 async def running(tmp_path: Path) -> AsyncIterator[Service]:
     store = new_store(f"sqlite:///{tmp_path}/longshore.db")
@@ -100,7 +108,7 @@ async def test_nothing_is_answered_or_published_before_it_is_committed(tmp_path:
             assert await news.next(0) is None
             go_on.set()
             batch_id = await answer
-            (committed,) = await news.next() or ()
+            committed = await one(news)
         assert [e.batch_id for e in committed.events if isinstance(e, ev.BatchCreated)] == [batch_id]
 
 
@@ -188,7 +196,7 @@ async def test_a_look_sees_what_the_same_commit_assigned(tmp_path: Path) -> None
 
         with service.feed.follow(worker="w") as news:
             run, seq = await service.engine.submit_and_look(lambda r, now: r.on_hello(hello, now), look)
-            (committed,) = await news.next() or ()
+            committed = await one(news)
         (assigned,) = [e for e in committed.events if isinstance(e, ev.AttemptAssigned)]
         assert run == (assigned.attempt_id,)
         assert committed.seq <= seq
@@ -205,7 +213,7 @@ async def test_a_worker_that_is_silent_for_lease_and_grace_is_lost(
         with service.feed.follow(worker="w") as news:
             service.clock.now += limits.lease_ms + limits.grace_ms
             await service.create("wake")
-            (committed,) = await news.next() or ()
+            committed = await one(news)
         assert [type(e) for e in committed.events] == [ev.WorkerLost]
 
 
