@@ -354,7 +354,10 @@ class Session:
         since = [attempt_id for attempt_id, seq in self._told.items() if seq > due.seq]
         await self._out.put(
             conversation.assignments(
-                complete=True, run=runs[0] if runs else (), keep=[*due.orders.keep, *since]
+                complete=True,
+                run=runs[0] if runs else (),
+                keep=[*due.orders.keep, *since],
+                revoke=due.orders.revoke,
             )
         )
         for some in runs[1:]:
