@@ -104,11 +104,18 @@ class Reactor:
         """attempt id -> ms its main container has run, by the last word of its worker."""
         self._inherited = set(state.attempts)
         """Attempts assigned before this process began, maybe by another clock."""
+        self._ending: list[str] = []
+        self._ended: list[str] = []
+        """Attempts that ended since the last `take`, and those before it, whose commit may yet fail."""
         self._completed: OrderedDict[tuple[str, str], tuple[int, bytes]] = OrderedDict()
         """(user, request id) -> batch id and content of batches that have left memory lately."""
 
     def take(self) -> tuple[list[ev.Event], Changes]:
-        """The events since the last call and what they did to rows."""
+        """The events since the last call and what they did to rows. Who calls again has committed those."""
+        for attempt_id in self._ended:
+            self._progress.pop(attempt_id, None)
+            self._inherited.discard(attempt_id)
+        self._ended, self._ending = self._ending, []
         events, self._events = self._events, []
         return events, self.state.take_changes()
 
@@ -213,16 +220,20 @@ class Reactor:
         )
 
     def orders(self, worker_id: str, held: tuple[HeldAttempt, ...], spooled: tuple[str, ...]) -> Orders:
-        """Every attempt that the worker should hold, given what it holds. Decides nothing."""
+        """Every attempt that the worker should hold, given what it holds, and all that it should end.
+
+        Also a revoked one that it never heard of: somebody must say that it has ended. Decides nothing.
+        """
         here = {h.attempt_id for h in held}
         ended = set(spooled)
         run: list[str] = []
         keep: list[str] = []
+        revoke: list[str] = []
         worker = self.state.workers.get(worker_id)
         for attempt_id in sorted(worker.attempts - ended) if worker else ():
-            if not self.state.attempts[attempt_id].revoked:
-                (keep if attempt_id in here else run).append(attempt_id)
-        return Orders(complete=True, run=tuple(run), keep=tuple(keep))
+            revoked = self.state.attempts[attempt_id].revoked
+            (revoke if revoked else keep if attempt_id in here else run).append(attempt_id)
+        return Orders(complete=True, run=tuple(run), keep=tuple(keep), revoke=tuple(revoke))
 
     def on_reports(self, worker_id: str, session: int, reports: tuple[Report, ...], now: int) -> None:
         """Whatever they say may be acknowledged once this is committed, also when it had no effect."""
@@ -348,11 +359,11 @@ class Reactor:
 
     def _end(self, attempt: Attempt, report: Report, now: int) -> None:
         assert report.reason is not None
-        main_ms = self._clamp(attempt, report.main_ms, now)
+        # A worker that was restarted may know less of it than it once said.
+        main_ms = max(self._clamp(attempt, report.main_ms, now), self._so_far(attempt))
         if main_ms:
             self._started(attempt, main_ms, now)
-        self._progress.pop(attempt.attempt_id, None)
-        self._inherited.discard(attempt.attempt_id)
+        self._ending.append(attempt.attempt_id)
         reason = report.reason
         if reason is EndReason.REVOKED and not attempt.revoked:
             reason = EndReason.LOST
