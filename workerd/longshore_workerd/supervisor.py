@@ -374,7 +374,9 @@ class Supervisor:
             a.main_ms = self._main_ms(a, now)
             if not a.main_seen_throughout:
                 a.main_ms = a.main_ms if exit.ran_ms is None else exit.ran_ms
-                record.ended_ms = (record.started_ms or 0) + a.main_ms
+                if record.started_ms is None:
+                    record.started_ms = max(0, now - a.accepted_at_ms - a.main_ms)
+                record.ended_ms = record.started_ms + a.main_ms
             a.main_began_at_ms = None
         self._to_note.setdefault(a.job.attempt_id, False)
 
@@ -442,12 +444,14 @@ class Supervisor:
         a.phase = _Phase.RUNNING
         record = a.records[a.current]
         if a.current is Container.MAIN:
+            # A start that nobody saw is not recorded, or after one more crash it would pass for seen.
             a.main_seen_throughout = running and record.started_ms is not None
-        if record.started_ms is None:
+            if running:
+                seen = record.started_ms
+                self._main_runs(a, now if seen is None else a.accepted_at_ms + seen)
+        elif record.started_ms is None:
             record.started_ms = now - a.accepted_at_ms
-        if a.current is Container.MAIN and running:
-            self._main_runs(a, a.accepted_at_ms + record.started_ms)
-        self._to_note[a.job.attempt_id] = a.current is Container.MAIN
+        self._to_note[a.job.attempt_id] = _state(a) is AttemptState.STARTED
         self._actions.append(Adopt(ContainerId(a.job.attempt_id, a.current)))
 
     # --- small things
@@ -477,7 +481,7 @@ class Supervisor:
 
 
 def _state(a: _Attempt) -> AttemptState:
-    started = a.records[Container.MAIN].started_ms is not None
+    started = a.main_began_at_ms is not None or a.records[Container.MAIN].started_ms is not None
     return AttemptState.STARTED if started else AttemptState.ASSIGNED
 
 
