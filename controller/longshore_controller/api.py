@@ -252,8 +252,10 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
             await self._batch(batch_id)
         mine = _Mine(self._store, user, batch_id)
         with self._feed.follow(batch=batch_id) if batch_id else self._feed.follow(user=user) as following:
-            seq = request.after_seq if request.HasField("after_seq") else self._engine.seq
-            behind = True
+            seq, behind = request.after_seq, True
+            if not request.HasField("after_seq"):
+                seq, behind = self._engine.seq, False
+                yield batch_service_pb2.WatchEventsResponse(seq=seq)
             while True:
                 while behind:
                     commits = await _read(self._store.events_after, min(seq, _MAX_ID), LOG_PAGE)

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
+import pytest
 from grpc import aio
 from longshore_api.v1 import batch_service_pb2 as pb
 from longshore_api.v1 import batch_service_pb2_grpc as batch_grpc
@@ -22,6 +23,7 @@ from longshore_controller.__main__ import Controller
 from longshore_controller.config import Config, Database, Server, Service, StoreFolder, Workers
 from longshore_controller.core.model import Refusal
 from longshore_controller.interceptors import hash_of
+from longshore_controller.store import StoreUnavailable
 
 STARTED, ENDED = types.ATTEMPT_STATE_STARTED, types.ATTEMPT_STATE_ENDED
 PATIENCE_S = 20.0
@@ -115,27 +117,24 @@ class Running:
             go.wait()
             return real(*args)
 
-        self.store.commit = commit  # type: ignore[method-assign]
-        try:
-            yield reached
-        finally:
-            self.store.commit = real  # type: ignore[method-assign]
-            go.set()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.store, "commit", commit)
+            try:
+                yield reached
+            finally:
+                go.set()
 
     @contextmanager
     def database_away(self) -> Iterator[None]:
         """Meanwhile the writer's database does not answer."""
-        from longshore_controller.store import StoreUnavailable
 
         def away(*_: Any) -> Any:
             raise StoreUnavailable("away on purpose")
 
-        commit, load = self.store.commit, self.store.load
-        self.store.commit = self.store.load = away  # type: ignore[method-assign]
-        try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.store, "commit", away)
+            patch.setattr(self.store, "load", away)
             yield
-        finally:
-            self.store.commit, self.store.load = commit, load  # type: ignore[method-assign]
 
 
 class User:

@@ -36,7 +36,7 @@ def refused(call: Callable[[], object]) -> str:
 
 
 def copies(**fields: str) -> types.FileCopy:
-    return types.FileCopy(**{"source": "/srv/store/a", "destination": "/io/a", **fields})  # type: ignore[arg-type]
+    return types.FileCopy(**{"source": "/srv/store/a", "destination": "/io/a", **fields})
 
 
 @pytest.mark.parametrize(
