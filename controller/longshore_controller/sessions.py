@@ -211,8 +211,6 @@ class Session:
         self._asking: set[asyncio.Task[Message | None]] = set()
         self._asked: asyncio.Queue[asyncio.Task[Message | None]] = asyncio.Queue(IN_FLIGHT)
         self._due: list[Due] = []
-        self._told: dict[str, int] = {}
-        """Attempts sent as news -> their seq, unless all orders still to come know them."""
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def end(self, why: Refusal) -> None:
@@ -299,8 +297,6 @@ class Session:
             if due is not None:
                 self._due.append(Due(*due, seq))
                 self._following.wake()
-            elif not self._due:
-                self._forget_told(seq)
         return conversation.lease_extended(message.number)
 
     async def _submit(self, request: Callable[[Reactor, int], None]) -> bool:
@@ -316,20 +312,25 @@ class Session:
     # -- what the worker is told -------------------------------------------------------------------
 
     async def _tell(self, first: Due) -> None:
-        await self._send_complete(first)
-        covered = first.seq
+        """Orders before news: complete orders must not come after an order that was decided later, for
+        whatever they do not name is to be stopped. They are due before later news is published, since
+        the engine answers one step before it commits the next."""
+        self._due.append(first)
+        covered = 0
         wanted: list[str] | None = None
+        news: list[Committed] | Reset | None = None
         while True:
-            wanted = await self._send_wanted(wanted)
-            news = await self._following.next()
+            while self._due:
+                due = self._due.pop(0)
+                await self._send_complete(due)
+                covered = due.seq
             if isinstance(news, Reset):
                 raise Refusal(RefusalKind.UNAVAILABLE, "the controller has loaded anew; connect again")
             for committed in news or ():
                 if committed.seq > covered:
                     await self._send_news(committed)
-            while self._due:
-                await self._send_complete(self._due[0])
-                del self._due[0]
+            wanted = await self._send_wanted(wanted)
+            news = await self._following.next()
 
     async def _send_news(self, committed: Committed) -> None:
         run: list[Assigned] = []
@@ -343,26 +344,17 @@ class Session:
             elif isinstance(event, WorkerLost):
                 raise Refusal(RefusalKind.FAILED_PRECONDITION, f"{event.reason}; connect again")
         async for some in self._assignments(run):
-            self._told |= {assignment.attempt_id: committed.seq for assignment in some}
             await self._out.put(conversation.assignments(run=some))
         if revoke:
             await self._out.put(conversation.assignments(revoke=revoke))
 
     async def _send_complete(self, due: Due) -> None:
-        """Every attempt that the worker should hold, those it was told of since they were decided too."""
         runs = [some async for some in self._assignments(due.run)]
-        since = [attempt_id for attempt_id, seq in self._told.items() if seq > due.seq]
         await self._out.put(
-            conversation.assignments(
-                complete=True,
-                run=runs[0] if runs else (),
-                keep=[*due.orders.keep, *since],
-                revoke=due.orders.revoke,
-            )
+            conversation.assignments(complete=True, run=runs[0] if runs else (), keep=due.orders.keep)
         )
         for some in runs[1:]:
             await self._out.put(conversation.assignments(run=some))
-        self._forget_told(due.seq)
 
     async def _send_wanted(self, before: list[str] | None) -> list[str]:
         wanted = [a for a in self._logs.watched() if self._engine.is_live(a, self.worker_id)]
@@ -400,11 +392,6 @@ class Session:
             except StoreUnavailable as away:
                 log.warning("the database is away, specs wait: %s", away)
                 await asyncio.sleep(AGAIN_S)
-
-    def _forget_told(self, seq: int) -> None:
-        """Orders from now on are decided with knowledge of this commit."""
-        if self._told:
-            self._told = {attempt_id: at for attempt_id, at in self._told.items() if at > seq}
 
 
 _CONTAINERS = frozenset(name.value for name in ContainerName)
