@@ -1,0 +1,153 @@
+"""A store whose commits fail when a history wants it, with the log and the rows open to everybody's eyes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from random import Random
+
+from longshore_controller.core import events as ev
+from longshore_controller.core.model import ALWAYS_RUN, AttemptState, JobColumns, JobState, WorkerState
+from longshore_controller.core.rows import BatchRow, Changes
+from longshore_controller.core.state import Attempt, Batch, State, Worker, fold
+from longshore_controller.core.verdict import Tries
+from longshore_controller.store import Store, StoreUnavailable
+from world import Job, Rows, columns, staged
+
+
+class InjectedDefect(Exception):
+    """Something that nobody foresaw happens within a commit."""
+
+
+class Database:
+    """Without a real store, rows in memory keep the store's promises, at the speed of histories.
+
+    With one, every commit goes to both, and what is loaded comes from the real one.
+    """
+
+    def __init__(
+        self, store: Store | None, rng: Random, on_commit: Callable[[list[ev.Event], Changes], None]
+    ) -> None:
+        self.store = store
+        self._rng = rng
+        self._on_commit = on_commit
+        self.failing = 0.0
+        """How likely a commit fails, one way or another."""
+        self.plans: dict[int, Sequence[Job]] = {}
+        """The jobs that users send, by batch."""
+        self.log: list[ev.Event] = []
+        self.rows = Rows()
+        self.failures: list[str] = []
+        """What kinds of failures there were."""
+
+    # -- what the engine knows -----------------------------------------------------------------------
+
+    def load(self) -> tuple[State, int]:
+        if self._rng.random() < self.failing:
+            raise StoreUnavailable("not now")
+        if self.store is not None:
+            state, seq = self.store.load()
+            assert seq == len(self.log), f"the store has {seq} events, {len(self.log)} were committed"
+        else:
+            state = self._load_rows()
+        assert state == self.folded(), "what is loaded is not the fold of the log"
+        state.check()
+        return state, len(self.log)
+
+    def commit(self, events: list[ev.Event], changes: Changes, at_ms: int) -> int:
+        fails = self._rng.random() < self.failing and self._rng.choice(["fails", "is unknown", "breaks"])
+        if fails:
+            self.failures.append(f"a commit {fails}")
+        if fails == "fails":
+            raise StoreUnavailable("the connection was refused; nothing was written")
+        if fails == "breaks":
+            raise InjectedDefect("a row that nobody thought of")
+        if self.store is not None:
+            self.store.commit(events, changes, at_ms)
+        for event in events:
+            if isinstance(event, ev.BatchClosed):
+                self.rows.add_jobs(event.batch_id, self.plans[event.batch_id])
+        self.rows.write(changes)
+        self.log += events
+        self._on_commit(events, changes)
+        if fails:
+            raise StoreUnavailable("the connection broke within COMMIT; it was written")
+        return len(self.log)
+
+    # -- what services know --------------------------------------------------------------------------
+
+    def batch_of_request(self, user: str, request_id: str) -> BatchRow | None:
+        rows = self.rows.batches.values()
+        return next((b for b in rows if (b.user, b.request_id) == (user, request_id)), None)
+
+    def stage(self, batch_id: int, jobs: Sequence[Job]) -> None:
+        """The jobs of an open batch, in two bunches, one of them sent twice."""
+        self.plans[batch_id] = jobs
+        half = len(jobs) // 2
+        for first, bunch in ((half, jobs[half:]), (0, jobs[:half]), (half, jobs[half:])):
+            if self.store is not None and bunch:
+                self.store.stage(batch_id, first + 1, staged(bunch))
+
+    def columns(self, batch_id: int) -> JobColumns:
+        """The jobs before any of them ran."""
+        if self.store is not None:
+            return self.store.columns(batch_id)
+        return columns(self.plans[batch_id])
+
+    # -- three folds of one log ----------------------------------------------------------------------
+
+    def folded(self) -> State:
+        """What the log comes to."""
+        return fold(State(), [self._with_columns(e) for e in self.log])
+
+    def _with_columns(self, event: ev.Event) -> ev.Event:
+        """A closed batch brings its jobs as they were then; those in the log have lived on."""
+        if isinstance(event, ev.BatchClosed):
+            return replace(event, columns=columns(self.plans[event.batch_id]))
+        return event
+
+    def _load_rows(self) -> State:
+        """What the rows come to, as store.py says it."""
+        state = State()
+        for _, row in sorted(self.rows.batches.items()):
+            if row.completed_at_ms is None:
+                self._load_batch(state, row)
+        for w in self.rows.workers.values():
+            if w.state is WorkerState.ACTIVE:
+                state.workers[w.worker_id] = Worker(
+                    w.worker_id, w.name, w.capacity_mcpu, w.runtime, w.joined_at_ms, w.capacity_mcpu
+                )
+        for a in self.rows.attempts.values():
+            if a.state is not AttemptState.ENDED:
+                state.add_attempt(
+                    Attempt(
+                        a.attempt_id, a.batch_id, a.job_id, a.number, a.worker_id, a.mcpu, a.assigned_at_ms,
+                        a.state, a.started_at_ms, a.main_ms, a.revoked,
+                    )
+                )  # fmt: skip
+        state.next_batch_id = max(self.rows.batches, default=0) + 1
+        return state
+
+    def _load_batch(self, state: State, row: BatchRow) -> None:
+        batch = Batch(
+            row.batch_id, row.user, row.billing_project, row.request_id, row.request_sha256,
+            row.attributes, row.n_jobs, row.created_at_ms, row.closed_at_ms, row.cancelled_at_ms,
+            row.cancelled_by, row.cancel_reason, row.deleted_at_ms, row.msec_mcpu, row.cost_nanousd,
+        )  # fmt: skip
+        state.add_batch(batch)
+        if row.closed_at_ms is None:
+            return
+        plan = self.plans.get(row.batch_id, ())[: row.n_jobs]
+        jobs = [self.rows.jobs[row.batch_id, i] for i in range(1, row.n_jobs + 1)]
+        states = bytearray(j.state | ALWAYS_RUN * p.always_run for j, p in zip(jobs, plan, strict=True))
+        s = staged(plan)
+        retries = {i: r for i, r in enumerate(s.retries, 1) if r}
+        state.load_columns(row.batch_id, JobColumns.build(states, s.mcpu, s.parents, retries))
+        batch.tries = {
+            j.job_id: Tries(
+                j.n_attempts, j.n_preempted, j.n_lost, j.n_failed, j.duration_ms, j.msec_mcpu,
+                j.cost_nanousd, j.started_at_ms,
+            )
+            for j in jobs
+            if j.n_attempts and j.state in (JobState.READY, JobState.RUNNING)
+        }  # fmt: skip

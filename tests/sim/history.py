@@ -1,0 +1,437 @@
+"""One random history of the whole service, from a seed: users, workers, a network, a database, and what
+befalls them; then everything heals, everything must come to its end, and the three folds must agree.
+
+Real are the engine, the feed, the reactor, the state and the worker's supervisor and outbox (in every
+history), and the store (in those that are given one). Time is virtual. The oracle watches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+from longshore_controller import engine as engine_module
+from longshore_controller.core import events as ev
+from longshore_controller.core.reactor import CreateBatch, Limits, Reactor
+from longshore_controller.core.rows import Changes
+from longshore_controller.store import Store
+from sim.controller import Away, Controller, Defects
+from sim.database import Database
+from sim.link import Link
+from sim.machine import Machine
+from sim.oracle import Oracle, Violation
+from sim.virtual import VirtualLoop
+from world import random_jobs
+
+BEGIN_MS = 1_700_000_000_000
+OVER_WITHIN_MS = 2 * 3_600_000
+"""Virtual time in which everything is complete once nothing breaks any more."""
+STORY = 80
+"""Lines of the story that a failure tells."""
+
+Ask = Callable[[Controller], Coroutine[Any, Any, int | None]]
+Trouble = Callable[[Random], None]
+
+
+class Failed(AssertionError):
+    """A history broke a promise: the seed, the promise and what happened last."""
+
+
+@dataclass(frozen=True)
+class Weather:
+    """What befalls this history, how often: each seed has some kinds of trouble and not others."""
+
+    lasts_ms: int
+    slowest_ms: int
+    """Of a message on its way."""
+    losing: float
+    """How likely a single message is lost."""
+    slow_commits: bool
+    failing: float
+    controller_crashes_s: float | None
+    """Mean time between them; None: never. So the others."""
+    workerd_crashes_s: float | None
+    reboots_s: float | None
+    vanishings_s: float | None
+    breaks_s: float | None
+    outages_s: float | None
+    refusing: float
+    lying: float
+    dying: float
+
+    @classmethod
+    def of(cls, rng: Random) -> Weather:
+        def sometimes(mean_s: float) -> float | None:
+            return mean_s * rng.choice([0.3, 1.0, 3.0]) if rng.random() < 0.5 else None
+
+        return cls(
+            lasts_ms=rng.choice([20_000, 60_000, 120_000, 240_000]),
+            slowest_ms=rng.choice([2, 50, 50, 3_000]),
+            losing=rng.choice([0.0, 0.0, 0.1]),
+            slow_commits=rng.random() < 0.5,
+            failing=rng.choice([0.0, 0.0, 0.02, 0.2]),
+            controller_crashes_s=sometimes(30),
+            workerd_crashes_s=sometimes(60),
+            reboots_s=sometimes(150),
+            vanishings_s=sometimes(150),
+            breaks_s=sometimes(20),
+            outages_s=sometimes(90),
+            refusing=rng.choice([0.0, 0.0, 0.1, 0.4]),
+            lying=rng.choice([0.0, 0.1]),
+            dying=rng.choice([0.0, 0.0, 0.02]),
+        )
+
+
+def _limits(rng: Random) -> Limits:
+    return Limits(
+        slice_jobs=rng.choice([1, 3, 1_000]),
+        progress_ms=rng.choice([5_000, 60_000]),
+        shun_most_ms=60_000,
+        remembered_requests=rng.choice([1, 10_000]),
+    )
+
+
+class History:
+    """The world of one seed. It is what machines and controllers stand in."""
+
+    def __init__(self, seed: int | str, loop: VirtualLoop, store: Store | None) -> None:
+        self._loop = loop
+        self._rng = Random(f"{seed}/world")
+        self.seed = seed
+        self.weather = Weather.of(Random(f"{seed}/weather"))
+        self.limits = _limits(Random(f"{seed}/limits"))
+        self.lease_ms = self.limits.lease_ms
+        self.refusing, self.lying, self.dying = (
+            self.weather.refusing, self.weather.lying, self.weather.dying,
+        )  # fmt: skip
+        self.database = Database(store, Random(f"{seed}/database"), self._committed)
+        self.database.failing = self.weather.failing
+        self.oracle = Oracle(self.limits, self.database.plans, self.now)
+        self.controller: Controller | None = None
+        self.machines: list[Machine] = []
+        self.story: deque[tuple[int, str, object]] = deque(maxlen=STORY)
+        self._healed = False
+        self._violation: asyncio.Future[None] = loop.create_future()
+        self._ids = (f"a{i}" for i in itertools.count(1))
+        self._names = (f"w{i}" for i in itertools.count(1))
+        self._away: set[str] = set()
+        """Machines that no connection reaches."""
+        loop.latency = self._commit_latency
+
+    # -- what others need ----------------------------------------------------------------------------
+
+    def now(self) -> int:
+        return BEGIN_MS + self._loop.now_ms
+
+    def new_id(self) -> str:
+        return next(self._ids)
+
+    def tell(self, who: str, what: object) -> None:
+        self.story.append((self._loop.now_ms, who, what))
+
+    def violated(self, error: BaseException) -> None:
+        """The history is over."""
+        if not self._violation.done():
+            self._violation.set_exception(error)
+
+    def connect(self, machine: Machine) -> Link | None:
+        if self.controller is None or machine.name in self._away:
+            return None
+        number = self.oracle.seen["connection"]
+        self.oracle.seen["connection"] += 1
+        link = Link(
+            Random(f"{self.seed}/link {number}"),
+            self.weather.slowest_ms,
+            0 if self._healed else self.weather.losing,
+        )
+        self.controller.accept(link)
+        return link
+
+    def dies(self, machine: Machine) -> None:
+        self.oracle.seen["workerd dies in the midst"] += 1
+        self._loop.call_later(2, machine.start_workerd)
+
+    @property
+    def _reactor(self) -> Reactor | None:
+        return self.controller.reactor if self.controller is not None else None
+
+    def _committed(self, events: list[ev.Event], changes: Changes) -> None:
+        for event in events:
+            self.tell("log", event)
+        try:
+            if self._reactor is not None:
+                self._reactor.state.check()
+            self.oracle.committed(events)
+        except Exception as error:
+            self.violated(error)
+
+    def _commit_latency(self) -> tuple[float, float]:
+        if not self.weather.slow_commits or self._rng.random() < 0.3:
+            return 0, 0
+        return self._rng.choice([0, 0.003, 0.4]), self._rng.choice([0, 0.003, 0.4])
+
+    # -- its course ----------------------------------------------------------------------------------
+
+    async def run(self) -> Counter[str]:
+        """What has happened, by name. Violation, or whatever broke."""
+        self._loop.set_exception_handler(lambda _, context: self.violated(_error(context)))
+        course = asyncio.create_task(self._course())
+        await asyncio.wait([course, self._violation], return_when=asyncio.FIRST_COMPLETED)
+        if self._violation.done():
+            await self._violation
+        await course
+        self.oracle.seen.update(self.database.failures)
+        return self.oracle.seen
+
+    async def _course(self) -> None:
+        self._start_controller()
+        for cores in self._rng.choice([[4], [4, 1], [4, 4], [4, 4, 1]]):
+            self._add_machine(1000 * cores)
+        users = [asyncio.create_task(self._use(i)) for i in range(1, 1 + self._rng.choice([1, 1, 2, 3]))]
+        weather = self.weather
+        troubles = [
+            asyncio.create_task(self._every(mean_s, trouble))
+            for mean_s, trouble in (
+                (weather.controller_crashes_s, self._crash_controller),
+                (weather.workerd_crashes_s, self._crash_workerd),
+                (weather.reboots_s, self._reboot),
+                (weather.vanishings_s, self._vanish),
+                (weather.breaks_s, self._break_link),
+                (weather.outages_s, self._outage),
+            )
+            if mean_s is not None
+        ]
+        await asyncio.sleep(weather.lasts_ms / 1000)
+        for task in troubles:
+            task.cancel()
+        self._heal()
+        await asyncio.wait(users)
+        for user in users:
+            user.result()
+        await self._come_to_the_end()
+        for machine in self.machines:
+            machine.vanish()
+        await asyncio.sleep((self.limits.lease_ms + self.limits.grace_ms) / 1000 + 10)
+        self._check_all()
+
+    async def _come_to_the_end(self) -> None:
+        until = self.now() + OVER_WITHIN_MS
+        while not (self.oracle.is_over() and self._is_idle() and self._reactor is not None):
+            await asyncio.sleep(5)
+            if self.now() > until:
+                raise Violation(f"everything comes to its end: {self._left_over()}")
+
+    def _is_idle(self) -> bool:
+        return all(m.workerd is not None and m.workerd.is_idle for m in self.machines if not m.is_gone)
+
+    def _left_over(self) -> str:
+        batches = {i: b for i, b in self.oracle.batches.items() if b.closed and not b.complete}
+        runs = {a: r for a, r in self.oracle.runs.items() if r.ended_ms is None}
+        disks = {m.name: m.disk for m in self.machines if m.disk and not m.is_gone}
+        return f"batches {batches}, runs {runs}, disks {disks}"
+
+    def _check_all(self) -> None:
+        assert self._reactor is not None
+        state = self._reactor.state
+        state.check()
+        assert state == self.database.folded(), "memory is not the fold of the log"
+        self.database.load()
+        self.oracle.check_rows(self.database.rows)
+        assert not state.attempts and not state.workers, "nobody is left, yet memory has somebody"
+        assert not state.users, "nobody has anything, yet memory has users"
+        if self.database.store is not None:
+            self._check_store(self.database.store)
+
+    def _check_store(self, store: Store) -> None:
+        """What people read there is what was committed."""
+        rows = self.database.rows
+        for batch_id, batch in rows.batches.items():
+            assert store.batch(batch_id, with_deleted=True) == batch
+            if batch.deleted_at_ms is None and batch.closed_at_ms is not None:
+                jobs = [rows.jobs[batch_id, i] for i in range(1, batch.n_jobs + 1)]
+                assert [j.row for j in store.jobs(batch_id, limit=1_000)] == jobs
+        for attempt_id, attempt in rows.attempts.items():
+            assert store.attempt(attempt_id) == attempt
+        logged = store.events_after(0, 100_000)
+        assert logged is not None
+        closed = (ev.BatchClosed,)
+        bare = [replace(e, columns=None) if isinstance(e, closed) else e for e in self.database.log]
+        assert [e for _, some in logged for e in some] == bare
+
+    # -- users ---------------------------------------------------------------------------------------
+
+    async def _use(self, number: int) -> None:
+        """One batch, from its creation to whatever its user makes of it."""
+        rng = Random(f"{self.seed}/user {number}")
+        jobs = random_jobs(rng, most=rng.choice([4, 8, 12]))
+        await asyncio.sleep(rng.randint(0, self.weather.lasts_ms // 2) / 1000)
+        user = rng.choice(["ann", "bob"])
+        request = CreateBatch(user, "project", f"request {number}", b"sha", len(jobs))
+        batch_id = await self._insist(rng, lambda c: c.create(request))
+        if rng.random() < 0.3:
+            again = await self._insist(rng, lambda c: c.create(request))
+            assert again == batch_id, f"the same request made batches {batch_id} and {again}"
+        wants_cancel, wants_delete = rng.random() < 0.3, rng.random() < 0.15
+        if wants_cancel and rng.random() < 0.3:
+            await self._insist(rng, lambda c: c.cancel(batch_id))
+            return
+        await asyncio.sleep(rng.choice([0, 0.1, 5]))
+        self.database.stage(batch_id, jobs)
+        await self._insist(rng, lambda c: c.close(batch_id))
+        if wants_cancel:
+            await asyncio.sleep(rng.choice([0, 0.02, 5, 40]))
+            await self._insist(rng, lambda c: c.cancel(batch_id))
+        if wants_delete:
+            await asyncio.sleep(rng.choice([0, 1, 60, 300]))
+            await self._insist(rng, lambda c: c.delete(batch_id))
+
+    async def _insist(self, rng: Random, ask: Ask) -> int:
+        """Asks until there is an answer, and sometimes once more."""
+        while True:
+            if self.controller is not None:
+                try:
+                    answer = await self.controller.ask(ask(self.controller))
+                except Away:
+                    self.oracle.seen["a user who asks again"] += 1
+                else:
+                    if self._healed or rng.random() < 0.9:
+                        return answer or 0
+            await asyncio.sleep(rng.choice([0.01, 0.5, 3]))
+
+    # -- what befalls them ---------------------------------------------------------------------------
+
+    async def _every(self, mean_s: float, trouble: Trouble) -> None:
+        rng = Random(f"{self.seed}/{trouble.__name__}")
+        while True:
+            await asyncio.sleep(rng.expovariate(1 / mean_s))
+            self.oracle.seen[trouble.__name__.strip("_")] += 1
+            trouble(rng)
+
+    def _start_controller(self) -> None:
+        if self.controller is None:
+            self.tell("controller", "starts")
+            ahead_ms = self._rng.choice([0, 0, 3_600_000, -3_600_000])
+            self.controller = Controller(self, clock_ahead_ms=ahead_ms)
+
+    def _crash_controller(self, rng: Random) -> None:
+        if self.controller is not None:
+            self.tell("controller", "is killed")
+            self.oracle.controller_died()
+            controller, self.controller = self.controller, None
+            controller.crash()
+            self._loop.call_later(rng.choice([0.01, 1, 1, 20, 60]), self._start_controller)
+
+    def _add_machine(self, mcpu: int) -> None:
+        name = next(self._names)
+        machine = Machine(self, name, mcpu, Random(f"{self.seed}/{name}"))
+        self.machines.append(machine)
+        self.oracle.machines[name] = machine
+        machine.start_workerd()
+
+    def _some_machine(self, rng: Random) -> Machine:
+        return rng.choice([m for m in self.machines if not m.is_gone])
+
+    def _crash_workerd(self, rng: Random) -> None:
+        machine = self._some_machine(rng)
+        machine.crash_workerd()
+        self._loop.call_later(rng.choice([0.01, 2, 2, 15, 70]), machine.start_workerd)
+
+    def _reboot(self, rng: Random) -> None:
+        machine = self._some_machine(rng)
+        machine.reboot()
+        self._loop.call_later(rng.choice([5, 20, 70]), machine.start_workerd)
+
+    def _vanish(self, rng: Random) -> None:
+        """With or without notice; another one comes in its place."""
+        machine = self._some_machine(rng)
+        if machine.workerd is not None and rng.random() < 0.6:
+            machine.workerd.shut_down()
+            self._loop.call_later(rng.choice([3, 25]), machine.vanish)
+        else:
+            machine.vanish()
+        self._add_machine(machine.mcpu)
+
+    def _break_link(self, rng: Random) -> None:
+        if (workerd := self._some_machine(rng).workerd) is not None:
+            workerd.break_link()
+
+    def _outage(self, rng: Random) -> None:
+        """One machine reaches nobody for a while."""
+        machine = self._some_machine(rng)
+        self.tell(machine.name, "is cut off")
+        self._away.add(machine.name)
+        if machine.workerd is not None:
+            machine.workerd.break_link()
+        self._loop.call_later(rng.choice([5, 25, 50, 90]), self._away.discard, machine.name)
+
+    def _heal(self) -> None:
+        self.tell("world", "everything heals")
+        self._healed = True
+        self.database.failing = self.refusing = self.lying = self.dying = 0
+        self._away.clear()
+        self._start_controller()
+        for machine in self.machines:
+            machine.start_workerd()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Engine and asyncio keep their lines for themselves, and the engine its hands off the collector.
+
+    It sorts out its memory after each load, which is right for a process that loads once in its life.
+    """
+    loggers = [logging.getLogger(name) for name in ("longshore_controller", "asyncio")]
+    were = [(logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.propagate = False
+        logger.setLevel(logging.ERROR)
+    try:
+        with patch.object(engine_module, "gc", SimpleNamespace(collect=int, freeze=int)):
+            yield
+    finally:
+        for logger, (propagate, level) in zip(loggers, were, strict=True):
+            logger.propagate, logger.level = propagate, level
+
+
+def run(seed: int | str, store: Store | None = None) -> Counter[str]:
+    """The history of this seed: what has happened in it, by name. Failed."""
+    log = logging.getLogger(engine_module.__name__)
+    with _quiet(), asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, VirtualLoop)
+        history = History(seed, loop, store)
+        defects = Defects(history.violated)
+        log.addHandler(defects)
+        try:
+            return runner.run(history.run())
+        except (Exception, asyncio.CancelledError) as error:
+            raise Failed(_account(history, error)) from error
+        finally:
+            log.removeHandler(defects)
+
+
+def _error(context: dict[str, Any]) -> BaseException:
+    found = context.get("exception")
+    return found if isinstance(found, BaseException) else Violation(str(context["message"]))
+
+
+def _account(history: History, error: BaseException) -> str:
+    """What broke, how to see it again, and the end of the story."""
+    lines = [f"{at / 1000:10.3f}  {who:<12}{what}" for at, who, what in history.story]
+    return "\n".join(
+        [
+            f"seed {history.seed}: {type(error).__name__}: {error}",
+            f"once more: PYTHONPATH=tests python -m sim {history.seed}",
+            f"weather: {history.weather}",
+            *lines,
+        ]
+    )
