@@ -38,6 +38,8 @@ SILENT_BEATS = 3
 """A connection on which nothing came for so many heartbeats is given up."""
 STEADY_MS = 5_000
 """A connection that lasted so long was a good one: the next try comes quickly."""
+RECONNECT_WITHIN_S = 5.0
+"""After a long absence, too: a heartbeat's time after the controller is back its workers are."""
 CHUNK_BYTES = 256 * 1024
 PUSH_WITHIN_S = 60.0
 _MESSAGE_BYTES = 16 << 20
@@ -186,7 +188,7 @@ class Session:
                 lasted_ms = self._clock_ms() - connected_at_ms
                 failures = 1 if self._connected and lasted_ms >= STEADY_MS else failures + 1
                 self._connected = False
-                await asyncio.sleep(backoff(failures, self._rng))
+                await asyncio.sleep(backoff(failures, self._rng, longest_s=RECONNECT_WITHIN_S))
 
     async def push_logs(self, pieces: Iterable[LogPiece]) -> None:
         """All of them are with the controller. PushFailed. May be repeated."""
