@@ -257,9 +257,10 @@ class Localizer:
         parts, onto = self._source.parts(source), self._destination.parts(destination)
         with self._source.identity():
             found = self._source.look(parts)
-            matches = [parts] if found is not None else self._matches(parts)
-            # A name that exists means itself, also when it looks like a pattern.
-            wild = found is None and bool(_WILD.search(source))
+            # What exists means itself, also when it looks like a pattern.
+            n_existing = self._n_existing(parts)
+            wild = any(map(_WILD.search, parts[n_existing:]))
+            matches = self._matches(parts, n_existing)
         if not matches:
             what = "matches nothing" if wild else "does not exist"
             raise CopyRefused(f"{shown(source)} {what}")
@@ -277,10 +278,14 @@ class Localizer:
             files += self._walk(match, target)
         return files
 
-    def _matches(self, pattern: Parts) -> list[Parts]:
+    def _n_existing(self, path: Parts) -> int:
+        """How many names of the path, from its start, are there as they are written."""
+        return next(n for n in range(len(path), -1, -1) if not n or self._source.look(path[:n]) is not None)
+
+    def _matches(self, pattern: Parts, n_existing: int) -> list[Parts]:
         """What a pattern names, in order; as in a shell a leading dot must be written."""
-        found: list[Parts] = [()]
-        for name in pattern:
+        found = [pattern[:n_existing]]
+        for name in pattern[n_existing:]:
             if not _WILD.search(name):
                 found = [(*below, name) for below in found]
                 continue

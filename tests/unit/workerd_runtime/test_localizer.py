@@ -103,6 +103,15 @@ def test_a_name_that_looks_like_a_pattern_means_itself_when_it_exists(places: Pl
     assert (places.io / "f").read_bytes() == b"itself"
 
 
+def test_a_folder_that_looks_like_a_pattern_means_itself_around_a_wildcard(places: Places) -> None:
+    places.write("run [1]/a.txt", b"itself")
+    places.write("run 1/b.txt", b"other")
+    assert places.input("run [1]/*.txt", "/io/all") == []
+    assert files(places.io) == {"all/a.txt": b"itself"}
+    (error,) = places.input("run [1]/missing", "/io/f")
+    assert error.endswith("run [1]/missing does not exist")
+
+
 def test_matches_of_one_name_are_refused(places: Places) -> None:
     places.write("a/f")
     places.write("b/f")
