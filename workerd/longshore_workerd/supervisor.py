@@ -337,7 +337,7 @@ class Supervisor:
         unseen = not a.main_seen_throughout and 0 < a.job.timeout_ms <= a.main_ms
         if a.timed_out or unseen:
             main.error_kind = ErrorKind.TIMED_OUT
-            main.error = f"ran longer than its timeout of {a.job.timeout_ms / 1000:g} s"
+            main.error = f"timed out: it ran longer than {a.job.timeout_ms / 1000:g} s"
         elif main.exit_code == 0:
             main.error_kind, main.error = ErrorKind.NONE, ""
         self._judge(a)
