@@ -215,7 +215,8 @@ def log_chunk(message: batch_service_pb2.LogChunk) -> LogChunk:
 
 
 def _read_only(mapping: Mapping[str, str]) -> Mapping[str, str]:
-    return MappingProxyType(dict(mapping))
+    # By name: the maps of a message are in another order each time.
+    return MappingProxyType(dict(sorted(mapping.items())))
 
 
 def _at(ms: int) -> datetime:
