@@ -28,10 +28,12 @@ class Cluster:
         self._programs = programs
         self._folder = folder
         # The server refuses to be root; the package made this user for it.
-        self._user = "postgres" if os.geteuid() == 0 else None
-        if self._user:
-            account = pwd.getpwnam(self._user)
+        self._become: list[str] = []
+        if os.geteuid() == 0:
+            account = pwd.getpwnam("postgres")
             os.chown(folder, account.pw_uid, account.pw_gid)
+            ids = [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}"]
+            self._become = ["setpriv", *ids, "--clear-groups"]
         options = ["-N"] if not durable else []
         self._do("initdb", "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8", "--locale=C", *options)
         settings = {
@@ -68,13 +70,11 @@ class Cluster:
         return f"postgresql://{SUPERUSER}@/{database}?host={self._folder}"
 
     def _do(self, program: str, *arguments: str) -> None:
-        # A server would hold a pipe open for as long as it lives; a file it may keep.
+        # A server would hold a pipe open for as long as it lives; a file it may keep. `setpriv` rather than
+        # `user=`, for which Python would fork, and a fork of a process that uses gRPC may crash.
         with tempfile.TemporaryFile() as output:
             done = subprocess.run(
-                [self._programs / program, "-D", self._folder / "data", *arguments],
-                user=self._user,
-                group=self._user,
-                extra_groups=[] if self._user else None,
+                [*self._become, self._programs / program, "-D", self._folder / "data", *arguments],
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
