@@ -278,11 +278,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _log_to_stderr(server: Server) -> None:
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if server.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    """One line for each fact; a traceback never shows the values of variables, which may be secrets."""
+    plain = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
     )
+    json = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.stdlib.add_log_level,
@@ -292,8 +292,7 @@ def _log_to_stderr(server: Server) -> None:
         ],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.format_exc_info,
-            renderer,
+            *(json if server.log_format == "json" else [plain]),
         ],
     )
     handler = logging.StreamHandler()
