@@ -122,13 +122,22 @@ class ViewFollow(Follow):
         self._view = view
 
     def _visit(self, client: Client) -> bool:
-        self._say(Connected(client.session()))
+        self._say(Connected(client.session(), client.endpoint))
         batch_id = None if isinstance(self._view, BatchesView) else self._view.batch_id
         seq = self._read(client)
         inbox: SimpleQueue[Events | Exception] = SimpleQueue()
-        threading.Thread(
-            target=_listen, args=(client, seq, batch_id, inbox), name="Listen", daemon=True
-        ).start()
+        listener = threading.Thread(
+            target=_listen, args=(client, seq, batch_id, inbox), name="ViewFollow listener", daemon=True
+        )
+        listener.start()
+        try:
+            self._read_when_concerned(client, inbox)
+        finally:
+            client.close()
+            listener.join()
+        return False
+
+    def _read_when_concerned(self, client: Client, inbox: SimpleQueue[Events | Exception]) -> None:
         while not self._closed.is_set():
             news = [inbox.get()]
             while True:
@@ -145,7 +154,6 @@ class ViewFollow(Follow):
             if stale:
                 self._read(client)
                 self._closed.wait(_BETWEEN_READS_S)
-        return False
 
     def _read(self, client: Client) -> int:
         """Tell what the view shows now; events after the returned number are not in it."""

@@ -123,7 +123,7 @@ def bar(width: int, succeeded: int, failed: int, cancelled: int, running: int, t
     `width` cells, of which each kind that is there has at least one; `width` is at least 5.
 
     >>> bar(10, 63_642, 29, 0, 3_129, 104_332)
-    '██████▓▒░░'
+    '█████▓▒░░░'
     """
     waiting = max(0, total - succeeded - failed - cancelled - running)
     numbers = [succeeded, failed, cancelled, running, waiting]

@@ -71,6 +71,7 @@ class Connected:
     """The service answers."""
 
     session: Session
+    endpoint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,7 @@ class Link:
     """What is known about the connection."""
 
     session: Session | None = None
+    endpoint: str = ""
     heard_at: float | None = None
     lost: Lost | None = None
     lost_at: float = 0.0
@@ -147,8 +149,9 @@ class Link:
             return replace(self, lost=update, lost_at=now, refused=None)
         if isinstance(update, Refused):
             return replace(self, refused=update, lost=None)
-        session = update.session if isinstance(update, Connected) else self.session
-        return Link(session, heard_at=now)
+        if isinstance(update, Connected):
+            return Link(update.session, update.endpoint, heard_at=now)
+        return Link(self.session, self.endpoint, heard_at=now)
 
     def state(self, now: float) -> tuple[str, str]:
         """``connecting``, ``live``, ``stale``, ``offline`` or ``refused``, and the same for people."""

@@ -12,7 +12,7 @@ from .. import format
 from ..model import JobsRead, JobsView, Update, View
 from ..widgets.table import Column, Table
 from .job import JobScreen
-from .live import PagedScreen
+from .live import PagedScreen, crumb
 
 if TYPE_CHECKING:
     from longshore.status import BatchStatus, JobStatus
@@ -47,7 +47,8 @@ class BatchScreen(PagedScreen["JobStatus"]):
 
     @property
     def crumbs(self) -> Sequence[str]:
-        return ["batches", crumb_of_batch(self._batch_id, self._batch)]
+        crumbs = ["batches", crumb(f"#{self._batch_id}", self._batch)]
+        return [*crumbs, "failed only"] if self._only_failed else crumbs
 
     def take(self, update: Update) -> None:
         assert isinstance(update, JobsRead)
@@ -59,11 +60,12 @@ class BatchScreen(PagedScreen["JobStatus"]):
         if batch is None:
             return Text()
         text = Text()
-        _append(text, format.state(batch.state))
+        text.append(*format.state(batch.state))
         if batch.complete and batch.state != "success":
             text.append(" complete")
+        width = 24 if self.app.size.width >= 110 else 12
         bar = format.bar(
-            24, batch.n_succeeded, batch.n_failed, batch.n_cancelled, batch.n_running, batch.n_jobs
+            width, batch.n_succeeded, batch.n_failed, batch.n_cancelled, batch.n_running, batch.n_jobs
         )
         text.append(f"  {bar} {format.percent(batch.n_completed, batch.n_jobs)} ")
         for word, n in (
@@ -76,10 +78,8 @@ class BatchScreen(PagedScreen["JobStatus"]):
         ):
             if n:
                 symbol, colour = format.symbol(word)
-                _append(text, (f" {symbol} {n:,}", colour))
+                text.append(f" {symbol} {n:,}", colour)
         text.append(f"  {format.money(batch.cost_nanousd, so_far=not batch.complete)}", "bold")
-        if self._only_failed:
-            text.append("  failed only", format.WARNING)
         if self.page_words:
             text.append(f"  {self.page_words}", "dim")
         if batch.cancelled_at or batch.cancelled_by:
@@ -107,14 +107,6 @@ class BatchScreen(PagedScreen["JobStatus"]):
         if job.state == "Running" and job.started_at:
             return format.elapsed(self.now - job.started_at.timestamp())
         return format.duration(job.duration_ms) if job.duration_ms or job.complete and job.n_attempts else ""
-
-
-def crumb_of_batch(batch_id: int, batch: BatchStatus | None) -> str:
-    return f"#{batch_id} {format.one_line(batch.name, 60)}".rstrip() if batch else f"#{batch_id}"
-
-
-def _append(text: Text, part: format.Part) -> None:
-    text.append(part[0], part[1])
 
 
 def _exit_code(job: JobStatus) -> str:

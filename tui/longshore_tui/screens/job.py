@@ -29,10 +29,13 @@ from ..model import (
     steps,
 )
 from ..widgets.log_view import LogView
-from .live import LiveScreen
+from .live import LiveScreen, crumb
 
 if TYPE_CHECKING:
     from longshore.status import BatchStatus, JobStatus
+
+
+_SHOW_LOG_S = 0.1
 
 
 class JobScreen(LiveScreen):
@@ -64,6 +67,8 @@ class JobScreen(LiveScreen):
         self._log = LogText()
         self._log_of: tuple[str, str] | None = None
         """Attempt and container."""
+        self._log_is_new = False
+        """There is more than what is shown."""
         self._log_follow: Follow | None = None
         self._n_log_follows = 0
         self._log_state = ""
@@ -76,9 +81,7 @@ class JobScreen(LiveScreen):
     @property
     def crumbs(self) -> Sequence[str]:
         batch_id, job_id = self._ids
-        name = self._job.name if self._job else ""
-        batch = f"#{batch_id} {format.one_line(self._batch.name, 40) if self._batch else ''}".rstrip()
-        return ["batches", batch, f"{job_id} {format.one_line(name, 60)}".rstrip()]
+        return ["batches", crumb(f"#{batch_id}", self._batch), crumb(str(job_id), self._job)]
 
     @property
     def has_read(self) -> bool:
@@ -93,6 +96,7 @@ class JobScreen(LiveScreen):
     def on_mount(self) -> None:
         super().on_mount()
         self.query_one(LogView).focus()
+        self.set_interval(_SHOW_LOG_S, self._show_log)
 
     def tick(self) -> None:
         super().tick()
@@ -155,7 +159,6 @@ class JobScreen(LiveScreen):
         if message.follow != self._n_log_follows or not self.is_mounted:
             return
         update = message.update
-        n_before = len(self._log.lines) + self._log.n_dropped
         if isinstance(update, LogRead):
             self._log.add(update)
             self._log_state = ""
@@ -167,9 +170,14 @@ class JobScreen(LiveScreen):
             self._log_state = update.error
         elif isinstance(update, Lost):
             return  # The header says it; the log goes on where it was.
-        n_new = len(self._log.lines) + self._log.n_dropped - n_before
-        self.query_one(LogView).grown(n_new)
-        self._show_job()
+        self._log_is_new = True
+
+    def _show_log(self) -> None:
+        """Called some times a second: a log may come in a great many pieces."""
+        if self._log_is_new:
+            self._log_is_new = False
+            self.query_one(LogView).grown()
+            self._show_job()
 
     def on_log_view_moved(self) -> None:
         self._show_job()

@@ -20,7 +20,7 @@ from ..widgets.header import Header
 from ..widgets.table import Column, Row, Table
 
 if TYPE_CHECKING:
-    from longshore.status import Page
+    from longshore.status import BatchStatus, JobStatus, Page
 
     from ..app import Dashboard
 
@@ -104,10 +104,12 @@ class LiveScreen(Screen[None]):
         self.show_header()
 
     def on_screen_resume(self) -> None:
-        self.action_refollow()
+        if self._follow is None:
+            self.action_refollow()
 
     def on_screen_suspend(self) -> None:
-        self.unfollow()
+        if not self.app.screen.is_modal:  # Behind a modal one it is still seen.
+            self.unfollow()
 
     def on_unmount(self) -> None:
         self.unfollow()
@@ -141,7 +143,7 @@ class LiveScreen(Screen[None]):
         self.show_empty()
 
     def show_header(self) -> None:
-        self.query_one(Header).tell(self.crumbs, self.link, self.dashboard.feed.endpoint, self.now)
+        self.query_one(Header).tell(self.crumbs, self.link, self.now)
         self.set_class(self.link.state(self.now)[0] != "live", "-not-live")
 
     def show_empty(self) -> None:
@@ -160,15 +162,14 @@ class LiveScreen(Screen[None]):
         return action != "back" or len(self.app.screen_stack) > 2
 
     def _without_connection(self) -> str:
-        endpoint = self.dashboard.feed.endpoint
         if self.link.refused:
             return f"{clean(self.link.refused.error)}\n\n{clean(self.link.refused.hint)}"
         if self.link.lost:
             return (
-                f"The service at {endpoint} does not answer. It is asked again and again.\n\n"
-                "Is it running? `longshore up` starts a service on this machine; ctrl+r asks now."
+                f"{clean(self.link.lost.error)}\n\nThe service is asked again and again; ctrl+r asks now. "
+                "Is it running? `longshore up` starts one on this machine."
             )
-        return f"Connecting to {endpoint} …"
+        return f"Connecting to {self.dashboard.feed.endpoint} …"
 
 
 class PagedScreen(LiveScreen, Generic[Row]):
@@ -193,7 +194,7 @@ class PagedScreen(LiveScreen, Generic[Row]):
         """Which page it is, where there are several."""
         if self.page is None or not (self.page.more or self._starts):
             return ""
-        return f"page {len(self._starts) + 1}{' · more below' if self.page.more else ''}"
+        return f"page {len(self._starts) + 1}{' ▾' if self.page.more else ''}"
 
     @property
     def has_read(self) -> bool:
@@ -241,3 +242,8 @@ class PagedScreen(LiveScreen, Generic[Row]):
             self._starts.append(self._key(self.page.rows[-1]))
         self._turning = by
         self.action_refollow()
+
+
+def crumb(number: str, named: BatchStatus | JobStatus | None) -> str:
+    """Number and name of where one is, as far as they are known."""
+    return f"{number} {named.name}".rstrip() if named else number

@@ -16,23 +16,23 @@ _COLOURS = {"live": "#2fbf9b", "connecting": "#9aa0a6", "refused": "#e08bd0"}
 
 
 class Header(Static):
-    """One line; one more for each notice of the service and for trouble."""
+    """A line, and below it every notice of the service and what trouble there is, in full."""
 
-    def tell(self, crumbs: Sequence[str], link: Link, endpoint: str, now: float) -> None:
+    def tell(self, crumbs: Sequence[str], link: Link, now: float) -> None:
         state, words = link.state(now)
         user = f"{one_line(link.session.user, 30)} · " if link.session else ""
-        where = f"{user}{one_line(endpoint, 60)} · "
+        where = f"{user}{one_line(link.endpoint, 60)} · " if link.endpoint else ""
         width = max(20, self.app.size.width - 2)
         path = " ▸ ".join(one_line(crumb) for crumb in crumbs)
         if cell_len(path) + cell_len(where) + cell_len(words) + 2 > width:
             where = ""
         left = max(1, width - cell_len(where) - cell_len(words) - 1)
-        text = Text(no_wrap=True, overflow="crop")
+        text = Text()
         text.append(fit(path, left), "bold")
         text.append(f" {where}", "dim")
         text.append(words, _COLOURS.get(state, WARNING))
         for line in self._lines(link):
-            text.append(f"\n{fit(f'! {one_line(line)}', width)}", WARNING)
+            text.append(f"\n! {one_line(line)}", WARNING)
         self.update(text)
 
     def _lines(self, link: Link) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import ClassVar
 
 from rich.cells import cell_len
@@ -29,38 +30,44 @@ class LogView(ScrollView, can_focus=True):
         Binding("left", "scroll_left", "left", show=False),
         Binding("right", "scroll_right", "right", show=False),
         Binding("home,g", "scroll_home", "first line", show=False),
-        Binding("F,end,G", "follow", "follow the end"),
+        Binding("end,G", "follow", "last line", show=False),
+        Binding("F", "follow", "follow the end"),
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self.follows = True
         self._text = LogText()
+        self._n_seen = 0
+        """Lines that the text ever had when it was last looked at."""
         self._n_dropped = 0
         self._widest = 0
 
     def show(self, text: LogText) -> None:
         """This log from now on; its end."""
         self._text = text
-        self._n_dropped = text.n_dropped
-        self._widest = max((cell_len(line) for line in text.lines), default=0)
+        self._n_seen = self._n_dropped = text.n_dropped
+        self._widest = 0
         self.follows = True
-        self.grown(0)
+        self.grown()
 
-    def grown(self, n_new: int) -> None:
-        """The text has `n_new` more lines than when it was last looked at."""
+    def grown(self) -> None:
+        """The text has more than when it was last looked at."""
         lines = self._text.lines
         dropped = self._text.n_dropped - self._n_dropped
-        self._n_dropped = self._text.n_dropped
-        for i in range(max(0, len(lines) - n_new), len(lines)):
-            self._widest = max(self._widest, cell_len(lines[i]))
-        self._widest = max(self._widest, cell_len(self._text.last))
+        n_new = min(len(lines), self._text.n_dropped + len(lines) - self._n_seen)
+        self._n_dropped += dropped
+        self._n_seen = self._n_dropped + len(lines)
+        newest = islice(reversed(lines), n_new)
+        self._widest = max(self._widest, cell_len(self._text.last), *map(cell_len, newest))
         self.virtual_size = Size(self._widest, len(lines) + bool(self._text.last))
         if self.follows:
             self._to_end()
         elif dropped:
             # What is looked at stays where it is, though lines above it are gone.
-            self.scroll_to(y=max(0, self.scroll_offset.y - dropped), animate=False, immediate=True)
+            self.scroll_to(
+                y=max(0, self.scroll_offset.y - dropped), animate=False, force=True, immediate=True
+            )
         self.refresh()
 
     def action_follow(self) -> None:
@@ -84,12 +91,12 @@ class LogView(ScrollView, can_focus=True):
             line = self._text.last
         else:
             return Strip.blank(self.size.width, self.rich_style)
-        strip = Strip([Segment(line, self.rich_style)])
         x = self.scroll_offset.x
-        return strip.crop_extend(x, x + self.size.width, self.rich_style)
+        return Strip([Segment(line, self.rich_style)]).crop_extend(x, x + self.size.width, self.rich_style)
 
     def _to_end(self) -> None:
-        self.scroll_to(y=self.max_scroll_y, animate=False, immediate=True)
+        # Forced: the scrollbar, without which Textual does not scroll, comes with the next layout.
+        self.scroll_to(y=self.max_scroll_y, animate=False, force=True, immediate=True)
 
     def _set_follows(self, follows: bool) -> None:
         if follows != self.follows:

@@ -47,8 +47,9 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
     """
     length = cell_len(text)
     if length > width:
-        tail = text[len(text) - (width - 1) // 3 :] if width >= 4 else ""
-        while cell_len(tail) > (width - 1) // 3:
+        for_tail = max(0, (width - 1) // 3)
+        tail = text[len(text) - for_tail :]
+        while cell_len(tail) > for_tail:
             tail = tail[1:]
         return set_cell_size(text, max(0, width - 1 - cell_len(tail))) + "…"[:width] + tail
     padding = " " * (width - length)
@@ -102,7 +103,7 @@ class Table(ScrollView, Generic[Row], can_focus=True):
         self.virtual_size = Size(0, len(rows) + 1)
         moved = self._cursor - before
         if moved and self.scroll_offset.y:
-            self.scroll_to(y=self.scroll_offset.y + moved, animate=False, immediate=True)
+            self.scroll_to(y=self.scroll_offset.y + moved, animate=False, force=True, immediate=True)
         self._keep_cursor_in_sight()
 
     def turn(self, rows: Sequence[Row], *, to_last: bool = False) -> None:
@@ -141,7 +142,8 @@ class Table(ScrollView, Generic[Row], can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         columns = [c for c in self._columns if c.from_width <= self.app.size.width < c.below_width]
-        left = self.size.width - 1 - sum(c.width or 0 for c in columns) - len(columns)
+        whole = self.scrollable_content_region.width
+        left = max(0, whole - 1 - sum(c.width or 0 for c in columns) - len(columns))
         widths = [left if c.width is None else c.width for c in columns]
         if y == 0:
             style = self.get_component_rich_style("table--title")
@@ -149,7 +151,7 @@ class Table(ScrollView, Generic[Row], can_focus=True):
         else:
             row = y - 1 + self.scroll_offset.y
             if row >= len(self._rows):
-                return Strip.blank(self.size.width, self.rich_style)
+                return Strip.blank(whole, self.rich_style)
             at_cursor = row == self._cursor
             style = self.get_component_rich_style("table--cursor") if at_cursor else self.rich_style
             cells = [column.cell(self._rows[row]) for column in columns]
@@ -158,7 +160,7 @@ class Table(ScrollView, Generic[Row], can_focus=True):
             text, colour = (cell, "") if isinstance(cell, str) else cell
             text = fit(text, width, right=column.right) + " "
             segments.append(Segment(text, style + Style(color=colour) if colour else style))
-        return Strip(segments).adjust_cell_length(self.size.width, style)
+        return Strip(segments).adjust_cell_length(whole, style)
 
     @property
     def _height(self) -> int:
@@ -173,7 +175,7 @@ class Table(ScrollView, Generic[Row], can_focus=True):
         top = self.scroll_offset.y
         seen = max(self._cursor - self._height + 1, min(top, self._cursor))
         if seen != top:
-            self.scroll_to(y=seen, animate=False, immediate=True)
+            self.scroll_to(y=seen, animate=False, force=True, immediate=True)
         self.refresh()
 
     def on_resize(self) -> None:
