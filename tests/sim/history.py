@@ -76,15 +76,15 @@ class Weather:
         return cls(
             lasts_ms=rng.choice([20_000, 60_000, 120_000, 240_000]),
             slowest_ms=rng.choice([2, 50, 50, 3_000]),
-            losing=rng.choice([0.0, 0.0, 0.1]),
+            losing=rng.choice([0.0, 0.0, 0.0, 0.1, 0.4]),
             slow_commits=rng.random() < 0.5,
-            failing=rng.choice([0.0, 0.0, 0.02, 0.2]),
+            failing=rng.choice([0.0, 0.0, 0.05, 0.3]),
             controller_crashes_s=sometimes(30),
             workerd_crashes_s=sometimes(60),
-            reboots_s=sometimes(150),
-            vanishings_s=sometimes(150),
+            reboots_s=sometimes(100),
+            vanishings_s=sometimes(60),
             breaks_s=sometimes(20),
-            outages_s=sometimes(90),
+            outages_s=sometimes(45),
             refusing=rng.choice([0.0, 0.0, 0.1, 0.4]),
             lying=rng.choice([0.0, 0.1]),
             dying=rng.choice([0.0, 0.0, 0.02]),
@@ -110,9 +110,8 @@ class History:
         self.weather = Weather.of(Random(f"{seed}/weather"))
         self.limits = _limits(Random(f"{seed}/limits"))
         self.lease_ms = self.limits.lease_ms
-        self.refusing, self.lying, self.dying = (
-            self.weather.refusing, self.weather.lying, self.weather.dying,
-        )  # fmt: skip
+        self.refusing, self.lying = self.weather.refusing, self.weather.lying
+        self.losing, self.dying = self.weather.losing, self.weather.dying
         self.database = Database(store, Random(f"{seed}/database"), self._committed)
         self.database.failing = self.weather.failing
         self.oracle = Oracle(self.limits, self.database.plans, self.now)
@@ -148,11 +147,7 @@ class History:
             return None
         number = self.oracle.seen["connection"]
         self.oracle.seen["connection"] += 1
-        link = Link(
-            Random(f"{self.seed}/link {number}"),
-            self.weather.slowest_ms,
-            0 if self._healed else self.weather.losing,
-        )
+        link = Link(Random(f"{self.seed}/link {number}"), self.weather.slowest_ms, lambda: self.losing)
         self.controller.accept(link)
         return link
 
@@ -276,11 +271,8 @@ class History:
         await asyncio.sleep(rng.randint(0, self.weather.lasts_ms // 2) / 1000)
         user = rng.choice(["ann", "bob"])
         request = CreateBatch(user, "project", f"request {number}", b"sha", len(jobs))
-        batch_id = await self._insist(rng, lambda c: c.create(request))
-        if rng.random() < 0.3:
-            again = await self._insist(rng, lambda c: c.create(request))
-            assert again == batch_id, f"the same request made batches {batch_id} and {again}"
-        wants_cancel, wants_delete = rng.random() < 0.3, rng.random() < 0.15
+        batch_id = await self._create(rng, request)
+        wants_cancel, wants_delete = rng.random() < 0.4, rng.random() < 0.15
         if wants_cancel and rng.random() < 0.3:
             await self._insist(rng, lambda c: c.cancel(batch_id))
             return
@@ -293,6 +285,13 @@ class History:
         if wants_delete:
             await asyncio.sleep(rng.choice([0, 1, 60, 300]))
             await self._insist(rng, lambda c: c.delete(batch_id))
+
+    async def _create(self, rng: Random, request: CreateBatch) -> int:
+        """The batch's id, asked for once, or twice at the same time."""
+        asked = [self._insist(rng, lambda c: c.create(request)) for _ in range(rng.choice([1, 1, 2]))]
+        first, *again = await asyncio.gather(*asked)
+        assert all(i == first for i in again), f"the same request made batches {first} and {again}"
+        return first
 
     async def _insist(self, rng: Random, ask: Ask) -> int:
         """Asks until there is an answer, and sometimes once more."""
@@ -371,12 +370,12 @@ class History:
         self._away.add(machine.name)
         if machine.workerd is not None:
             machine.workerd.break_link()
-        self._loop.call_later(rng.choice([5, 25, 50, 90]), self._away.discard, machine.name)
+        self._loop.call_later(rng.choice([5, 30, 60, 90]), self._away.discard, machine.name)
 
     def _heal(self) -> None:
         self.tell("world", "everything heals")
         self._healed = True
-        self.database.failing = self.refusing = self.lying = self.dying = 0
+        self.database.failing = self.refusing = self.lying = self.losing = self.dying = 0
         self._away.clear()
         self._start_controller()
         for machine in self.machines:

@@ -83,12 +83,12 @@ class Pipe:
 class Link:
     """One connection of one workerd."""
 
-    def __init__(self, rng: Random, slowest_ms: int, losing: float) -> None:
+    def __init__(self, rng: Random, slowest_ms: int, losing: Callable[[], float]) -> None:
         def latency_ms() -> int:
             return rng.randint(1, slowest_ms)
 
         def loses() -> bool:
-            return losing > 0 and rng.random() < losing
+            return rng.random() < losing()
 
         self._rng = rng
         self.to_controller = Pipe(latency_ms, loses)

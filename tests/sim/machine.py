@@ -57,6 +57,9 @@ class Surroundings(Protocol):
     def connect(self, machine: Machine) -> Link | None:
         """A new connection, None while nobody answers."""
 
+    def violated(self, error: BaseException) -> None:
+        """A promise was broken; the history is over."""
+
     def dies(self, machine: Machine) -> None:
         """Its workerd has died; somebody may start it again."""
 
@@ -89,7 +92,7 @@ class Machine:
     def __init__(self, world: Surroundings, name: str, mcpu: int, rng: Random) -> None:
         self.world = world
         self.name = name
-        self.mcpu = mcpu
+        self.mcpu = self._least_mcpu = mcpu
         self.rng = rng
         self.disk: dict[str, Kept] = {}
         self.mains: dict[str, Main] = {}
@@ -113,6 +116,7 @@ class Machine:
     def start_workerd(self) -> None:
         if self.workerd is None and not self.is_gone:
             self.lives += 1
+            self.mcpu = self._least_mcpu * self.rng.choice([1, 1, 2])
             if self.world.now() >= self.lease_until_ms:
                 for attempt_id, main in self.mains.items():
                     self.world.oracle.runs[attempt_id].unguarded |= main.exit is None
@@ -153,7 +157,7 @@ class Machine:
     # -- its runtime ---------------------------------------------------------------------------------
 
     def start_main(self, attempt_id: str) -> None:
-        runs_ms = self.rng.choice([0, 40, 500, 3_000, 20_000, 20_000, 90_000, 400_000])
+        runs_ms = self.rng.choice([0, 40, 500, 3_000, 20_000, 20_000, 90_000, 90_000, 400_000])
         if runs_ms == 400_000 and self.rng.random() < 0.7:
             runs_ms = 1_000
         code = self.rng.choice([0, 0, 0, 0, 0, 1, 3])
@@ -223,7 +227,12 @@ class Workerd:
         found = [Found(_main(a), main.exit is None) for a, main in m.mains.items()]
         self._supervisor.recover(m.clock_ms(), survivors=survivors, ended=ended, found=found)
         self._conversation = asyncio.create_task(self._converse())
+        self._conversation.add_done_callback(self._conversed)
         self.turn()
+
+    def _conversed(self, conversation: asyncio.Task[None]) -> None:
+        if not conversation.cancelled() and (error := conversation.exception()) is not None:
+            self._world.violated(error)
 
     def die(self) -> None:
         self.is_alive = False

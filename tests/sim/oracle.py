@@ -348,6 +348,9 @@ class Oracle:
     def main_ends(self, attempt_id: str, *, cut: bool = False) -> None:
         run = self.runs[attempt_id]
         run.ended_ms, run.cut = self._now(), cut
+        late_ms = 0 if cut or run.unguarded else run.ended_ms - run.machine.lease_until_ms
+        watched = late_ms <= self._limits.grace_ms or not run.machine.is_watched
+        require(watched, "nothing runs on after its worker's lease and the grace", (attempt_id, late_ms))
         batch = self.batches[run.key[0]]
         if batch.cancelled_at_ms is not None and not batch.jobs[run.key[1]].plan.always_run:
             went_on_ms = run.ended_ms - max(run.started_ms, batch.cancelled_at_ms)
