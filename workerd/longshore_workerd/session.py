@@ -250,7 +250,9 @@ class Session:
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                task.result()
+                # When one of them gives the call up, gRPC tells the other that it was cancelled itself.
+                if not task.cancelled():
+                    task.result()
         finally:
             for task in tasks:
                 task.cancel()
