@@ -81,8 +81,8 @@ class _Followed:
         self.stream = stream
         """What is read at present; closing it from another thread ends the reading."""
         self.head = b""
-        self.seen_running = stream is not None
-        """By this object: then workerd knows better than the engine's clock how long it ran."""
+        self.started_here = stream is not None
+        """Then workerd knows better than the engine's clock how long it ran."""
         self.ended: asyncio.Future[Exit]
 
 
@@ -357,7 +357,6 @@ class DockerRuntime:
         if followed.stream is None:
             skip = followed.sink.size
             running = self._engine.inspect_container(followed.name)["State"]["Running"]
-            followed.seen_running |= running
             followed.stream = self._engine.logs(
                 followed.name, stdout=True, stderr=True, stream=True, follow=running
             )
@@ -393,7 +392,7 @@ class DockerRuntime:
                 None, known=False, error=f"the engine was away when the container ended (it says {code})"
             )
         ran_ms = None
-        if not followed.seen_running:
+        if not followed.started_here:
             ran_ms = max(0, _utc_ms(state["FinishedAt"]) - _utc_ms(state["StartedAt"]))
         kind, words = ErrorKind.NONE, ""
         if code and (fatal := _NOT_STARTED.match(followed.head)):

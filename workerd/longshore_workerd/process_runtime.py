@@ -111,8 +111,9 @@ class _Record:
 class _Process:
     """One container that this object follows."""
 
-    def __init__(self, folder: Path, record: _Record, sink: LogSink) -> None:
+    def __init__(self, folder: Path, record: _Record, sink: LogSink, *, started_here: bool) -> None:
         self.folder = folder
+        self.started_here = started_here
         self.pid = record.pid
         self.sink = sink
         self.ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
@@ -212,19 +213,19 @@ class ProcessRuntime:
         _check_executable(argv[0], env)
         pid = _spawn(folder, argv, env)
         # From here on the shell exists, whatever becomes of us.
-        self._watch(spec.id, _Process(folder, _Record(pid), sink), os.pidfd_open(pid))
+        self._watch(spec.id, _Process(folder, _Record(pid), sink, started_here=True), os.pidfd_open(pid))
 
     async def adopt(self, id: ContainerId, sink: LogSink) -> None:
         if id in self._processes or not self._path(id).exists():
             return
         record = _Record.read(self._path(id) / "record")
-        process = _Process(self._path(id), record, sink)
+        process = _Process(self._path(id), record, sink, started_here=False)
         pidfd = _pidfd(record)
         if pidfd >= 0:
             self._watch(id, process, pidfd)
         else:
             self._processes[id] = process
-            await self._finish(process, seen_running=False)
+            await self._finish(process)
 
     async def wait(self, id: ContainerId) -> Exit:
         if process := self._processes.get(id):
@@ -302,7 +303,7 @@ class ProcessRuntime:
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
 
-    async def _finish(self, process: _Process, *, seen_running: bool = True) -> None:
+    async def _finish(self, process: _Process) -> None:
         """The rest of the output goes to the sink, then it is known how the container ended."""
         try:
             while process.drain():
@@ -317,7 +318,7 @@ class ProcessRuntime:
                 Exit(None, known=False, error="the process ended without a word about its exit code")
             )
         else:
-            ran_ms = None if seen_running else record.ran_ms
+            ran_ms = None if process.started_here else record.ran_ms
             process.ended.set_result(Exit(record.exit_code, ran_ms=ran_ms))
 
     async def _follow_outputs(self) -> None:

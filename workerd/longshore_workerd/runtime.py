@@ -78,8 +78,8 @@ class Exit:
     error: str = ""
     known: bool = True
     ran_ms: int | None = None
-    """How long it ran, where the runtime knows: for ends that nobody was there to see. Never more
-    than it really ran; None = not known."""
+    """How long it ran, where the runtime knows: of what it did not start since it was opened, whose
+    start perhaps nobody saw. Never more than it really ran; None = not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -448,7 +448,7 @@ class Supervisor:
             a.main_seen_throughout = running and record.started_ms is not None
             if running:
                 seen = record.started_ms
-                self._main_runs(a, now if seen is None else a.accepted_at_ms + seen)
+                self._main_runs(a, now - a.main_ms if seen is None else a.accepted_at_ms + seen)
         elif record.started_ms is None:
             record.started_ms = now - a.accepted_at_ms
         self._to_note[a.job.attempt_id] = _state(a) is AttemptState.STARTED

@@ -149,7 +149,7 @@ async def test_starting_twice_starts_once(machine: Machine) -> None:
     await machine.restart()
     await machine.runtime.start(spec, MemorySink())
     (machine.io / "go").touch()
-    assert await machine.runtime.wait(spec.id) == Exit(0)
+    assert (await machine.runtime.wait(spec.id)).exit_code == 0
     assert (machine.io / "runs").read_text() == "ran\n"
 
 
@@ -167,7 +167,9 @@ async def test_a_running_command_is_adopted_with_its_log_and_exit_code(machine: 
     again = MemorySink(bytes(sink.content))
     await machine.runtime.adopt(spec.id, again)
     (machine.io / "go").touch()
-    assert await machine.runtime.wait(spec.id) == Exit(9)
+    ended = await machine.runtime.wait(spec.id)
+    assert (ended.exit_code, ended.known) == (9, True)
+    assert ended.ran_ms, "nobody else may have seen its start"
     assert again.content == b"before\n" + b"".join(b"%d\n" % i for i in range(1, 20001))
     assert again.closed
 

@@ -403,6 +403,17 @@ def test_a_running_container_is_adopted_and_billed_from_its_start() -> None:
     assert (story.end.reason, story.end.main_ms) == (EndReason.COMPLETED, 5_500 - 1_020)
 
 
+def test_a_running_container_whose_start_nobody_saw_is_billed_by_the_runtimes_word() -> None:
+    noted = ContainerRecord(MAIN, "task", 0, 10, None)
+    last = Report("a", AttemptState.STARTED, 300, containers=(noted,))
+    unseen = Survivor(Assignment("a"), 1_000, True, True, last)
+    story, _ = restarted(unseen, Found(ContainerId("a", MAIN), running=True))
+    (held,) = story.supervisor.held(5_400)
+    assert held.main_ms == 300 + 400, "what was noted before is not forgotten meanwhile"
+    story.ended(MAIN, Exit(0, ran_ms=3_000), after=500)
+    assert story.end.main_ms == 3_000
+
+
 def test_a_container_that_ended_meanwhile_is_billed_for_what_it_ran() -> None:
     story, _ = restarted(survivor(), Found(ContainerId("a", MAIN), running=False))
     story.ended(MAIN, Exit(0, ran_ms=700))
