@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from functools import partial
 from itertools import product
 
 import pytest
@@ -77,9 +78,9 @@ def test_batch_state_follows_the_seeds_rules_for_every_combination_of_four_jobs(
 
 
 def test_an_empty_batch_is_a_success_unless_it_was_cancelled_open() -> None:
-    nothing = {"closed": True, "n_jobs": 0, "n_succeeded": 0, "n_failed": 0, "n_cancelled": 0}
-    assert batch_state(cancelled=False, **nothing) is BatchState.SUCCESS
-    assert batch_state(cancelled=True, **nothing) is BatchState.CANCELLED
+    empty = partial(batch_state, closed=True, n_jobs=0, n_succeeded=0, n_failed=0, n_cancelled=0)
+    assert empty(cancelled=False) is BatchState.SUCCESS
+    assert empty(cancelled=True) is BatchState.CANCELLED
 
 
 @given(st.sets(st.integers(1, 60)))

@@ -388,7 +388,7 @@ def test_a_copy_that_differs_is_tried_again_and_then_refused(
         return real(fd, b"crago"[: len(data)])
 
     real = os.write
-    monkeypatch.setattr(localizer.os, "write", wrong)
+    monkeypatch.setattr(os, "write", wrong)
     errors = places.input("f", "/io/f")
     monkeypatch.undo()
     assert len(writes) == 3

@@ -188,7 +188,7 @@ def test_paths_in_quotes_lists_and_options_are_found() -> None:
         "</io/a>/io/b": "</w/a>/w/b",
         "`/io/run`;/io/x&&/io/y|/io/z": "`/w/run`;/w/x&&/w/y|/w/z",
     }
-    others = "file:///io/x a/io/b ../io/x ./io /ioz /io.x ${D}/io $(pwd)/io"
+    others = "x:///io/x a/io/b ../io/x ./io /ioz /io.x ${D}/io $(pwd)/io"
     cases |= {same: same for same in others.split()}
     assert {text: process_runtime.at_home(text, "/w") for text in cases} == cases
 
