@@ -349,12 +349,16 @@ class Session:
             await self._out.put(conversation.assignments(revoke=revoke))
 
     async def _send_complete(self, due: Due) -> None:
-        runs = [some async for some in self._assignments(due.run)]
-        await self._out.put(
-            conversation.assignments(complete=True, run=runs[0] if runs else (), keep=due.orders.keep)
-        )
-        for some in runs[1:]:
-            await self._out.put(conversation.assignments(run=some))
+        """What does not fit into one message goes before: the complete one is to name all that was told."""
+        before: list[str] = []
+        last: list[worker_service_pb2.Assignment] = []
+        async for some in self._assignments(due.run):
+            if last:
+                await self._out.put(conversation.assignments(run=last))
+                before += [a.attempt_id for a in last]
+            last = some
+        keep = (*due.orders.keep, *before)
+        await self._out.put(conversation.assignments(complete=True, run=last, keep=keep))
 
     async def _send_wanted(self, before: list[str] | None) -> list[str]:
         wanted = [a for a in self._logs.watched() if self._engine.is_live(a, self.worker_id)]

@@ -207,6 +207,21 @@ async def test_complete_orders_among_news_leave_nothing_out(service: Running) ->
         assert known_to_all_orders(workerd)
 
 
+async def test_complete_orders_of_several_messages_leave_out_nothing_that_is_held(service: Running) -> None:
+    identity = await service.activate()
+    async with service.worker(identity, cores=300) as workerd:
+        await service.ada.submit(*[job()] * 300)
+        attempts = await workerd.assigned(300)
+    # It holds them, and its Hello was written before it did.
+    async with service.worker(identity, cores=300) as workerd:
+        await workerd.until(lambda: any(told.complete for told in workerd.told))
+        *before, complete = workerd.told
+        assert before
+        assert not any(told.complete for told in before)
+        named = {a.attempt_id for a in complete.run} | set(complete.keep)
+        assert named == {a.attempt_id for a in attempts} == workerd.runs.keys()
+
+
 async def test_cancelling_revokes_what_runs_and_starts_nothing_more(service: Running) -> None:
     async with service.worker(cores=1) as workerd:
         batch_id = await service.ada.submit(job(), job(), job(parents=[1], always_run=True))
