@@ -112,21 +112,46 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
             )
         with self._feed.follow(worker=worker_id) as following:
             said = conversation.hello(hello, worker_id)
-            (number, due), seq = await self._engine.submit_and_look(
-                lambda r, now: r.on_hello(said, now),
-                lambda r, number: (number, _complete(r, worker_id, said.held, said.spooled)),
-            )
-            session = Session(
-                self._store, self._engine, self._logs, self._terms, worker_id, number, following, context
-            )
-            self._replace(session)
+            number: int | None = None
+            gone = False
+
+            def on_hello(reactor: Reactor, now: int) -> int:
+                nonlocal number
+                if gone:
+                    raise Refusal(RefusalKind.FAILED_PRECONDITION, "the worker has hung up")
+                number = reactor.on_hello(said, now)
+                return number
+
             try:
-                with self._logs.listening(following.wake):
-                    await session.talk(requests, Due(*due, seq))
+                (session, due), seq = await self._engine.submit_and_look(
+                    on_hello, lambda r, n: (n, _complete(r, worker_id, said.held, said.spooled))
+                )
+                await self._serve(requests, context, following, worker_id, session, Due(*due, seq))
             finally:
-                if self._sessions.get(worker_id) is session:
-                    del self._sessions[worker_id]
-                self._say_goodbye(worker_id, number)
+                # The connection may have broken before the Hello was decided, or during its commit.
+                gone = True
+                if number is not None:
+                    self._say_goodbye(worker_id, number)
+
+    async def _serve(
+        self,
+        requests: AsyncIterator[WorkerMessage],
+        context: Context,
+        following: Following,
+        worker_id: str,
+        number: int,
+        first: Due,
+    ) -> None:
+        session = Session(
+            self._store, self._engine, self._logs, self._terms, worker_id, number, following, context
+        )
+        self._replace(session)
+        try:
+            with self._logs.listening(following.wake):
+                await session.talk(requests, first)
+        finally:
+            if self._sessions.get(worker_id) is session:
+                del self._sessions[worker_id]
 
     async def PushLogs(
         self, requests: AsyncIterator[worker_service_pb2.PushLogsRequest], context: Context

@@ -112,18 +112,18 @@ async def test_reports_of_a_session_that_is_over_have_no_effect(
     async with service.worker(identity) as older:
         batch_id = await service.ada.submit(job())
         (attempt,) = await older.assigned()
-        with service.commits_held() as reached:
-            user = asyncio.create_task(service.ada.create(1))
-            assert await asyncio.to_thread(reached.wait, 10)
-            monkeypatch.setattr(engine, "submit_and_look", submit_and_look)
-            async with Workerd(service.channel, identity) as newer:
+        async with Workerd(service.channel, identity) as newer:
+            with service.commits_held() as reached:
+                user = asyncio.create_task(service.ada.create(1))
+                assert await asyncio.to_thread(reached.wait, 10)
+                monkeypatch.setattr(engine, "submit_and_look", submit_and_look)
                 await newer.say_hello(held=[attempt.attempt_id])
                 await heard.wait()
                 await older.report(ended(attempt.attempt_id, exit_code=1))
                 # The report stands behind the Hello when an answer to a later call is here.
                 await service.ada.batch(batch_id)
-        await user
-        assert (await hung_up(older))[0] is PRECONDITION
+            await user
+            assert (await hung_up(older))[0] is PRECONDITION
         assert not older.acks
     assert (await service.ada.job(batch_id, 1)).state == types.JOB_STATE_RUNNING
 
@@ -220,6 +220,30 @@ async def test_complete_orders_of_several_messages_leave_out_nothing_that_is_hel
         assert not any(told.complete for told in before)
         named = {a.attempt_id for a in complete.run} | set(complete.keep)
         assert named == {a.attempt_id for a in attempts} == workerd.runs.keys()
+
+
+@pytest.mark.parametrize("decided", [True, False], ids=["in its commit", "before it was decided"])
+async def test_a_worker_that_hangs_up_during_its_hello_is_not_taken_for_connected(
+    service: Running, decided: bool
+) -> None:
+    identity = await service.activate()
+    with service.commits_held() as reached:
+        user = asyncio.create_task(service.ada.create(1)) if not decided else None
+        if user is not None:
+            assert await asyncio.to_thread(reached.wait, 10)
+        async with Workerd(service.channel, identity) as workerd:
+            await workerd.say_hello()
+            if decided:
+                assert await asyncio.to_thread(reached.wait, 10)
+            else:
+                while not service.controller.engine._inbox:
+                    await asyncio.sleep(0)
+    if user is not None:
+        await user
+    while service.controller._workers._goodbyes:
+        await asyncio.sleep(0)
+    session = await service.controller.engine.submit(lambda r, now: r._sessions.get(identity[0]))
+    assert session is None or not session.connected
 
 
 async def test_cancelling_revokes_what_runs_and_starts_nothing_more(service: Running) -> None:
