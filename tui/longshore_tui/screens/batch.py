@@ -32,7 +32,7 @@ class BatchScreen(PagedScreen["JobStatus"]):
                 Column("EXIT", _exit_code, 4, right=True),
                 Column("ATT", lambda job: format.count(job.n_attempts), 3, right=True),
                 Column("TIME", self._time, 7, right=True),
-                Column("COST", _cost, 11, right=True),
+                Column("COST", _cost, 13, right=True),
                 Column("REASON", lambda job: format.one_line(job.reason), 36, from_width=110),
             ],
             key=lambda job: job.job_id,
@@ -64,10 +64,9 @@ class BatchScreen(PagedScreen["JobStatus"]):
         if batch.complete and batch.state != "success":
             text.append(" complete")
         width = 24 if self.app.size.width >= 110 else 12
-        bar = format.bar(
-            width, batch.n_succeeded, batch.n_failed, batch.n_cancelled, batch.n_running, batch.n_jobs
-        )
-        text.append(f"  {bar} {format.percent(batch.n_completed, batch.n_jobs)} ")
+        numbers = batch.n_succeeded, batch.n_failed, batch.n_cancelled, batch.n_running, batch.n_jobs
+        text.append("  ").append(format.bar(width, *numbers), format.symbol(batch.state)[1])
+        text.append(f" {format.percent(batch.n_completed, batch.n_jobs)} ")
         for word, n in (
             ("success", batch.n_succeeded),
             ("failure", batch.n_failed),

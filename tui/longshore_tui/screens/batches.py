@@ -47,7 +47,7 @@ class BatchesScreen(PagedScreen["BatchStatus"]):
                 Column("OK", lambda batch: format.count(batch.n_succeeded), 7, right=True, from_width=100),
                 Column("FAIL", lambda batch: format.count(batch.n_failed), 6, right=True),
                 Column("CANC", lambda batch: format.count(batch.n_cancelled), 6, right=True, from_width=100),
-                Column("COST", _cost, 11, right=True),
+                Column("COST", _cost, 13, right=True),
                 Column("ELAPSED", self._elapsed, 7, right=True),
             ],
             key=lambda batch: batch.id,
@@ -88,8 +88,9 @@ class BatchesScreen(PagedScreen["BatchStatus"]):
         return "" if batch.complete else format.elapsed(self.now - began)
 
 
-def _bar(batch: BatchStatus) -> str:
-    return format.bar(10, batch.n_succeeded, batch.n_failed, batch.n_cancelled, batch.n_running, batch.n_jobs)
+def _bar(batch: BatchStatus) -> format.Part:
+    numbers = batch.n_succeeded, batch.n_failed, batch.n_cancelled, batch.n_running, batch.n_jobs
+    return format.bar(10, *numbers), format.symbol(batch.state)[1]
 
 
 def _done(batch: BatchStatus) -> str:
