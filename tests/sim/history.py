@@ -313,7 +313,10 @@ class History:
         while True:
             await asyncio.sleep(rng.expovariate(1 / mean_s))
             self.oracle.seen[trouble.__name__.strip("_")] += 1
-            trouble(rng)
+            try:
+                trouble(rng)
+            except Exception as error:
+                self.violated(error)
 
     def _start_controller(self) -> None:
         if self.controller is None:
