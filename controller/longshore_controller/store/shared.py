@@ -120,8 +120,8 @@ class SharedStore:
         if first_job_id < 1 or last_job_id > n_jobs:
             raise Refusal(
                 RefusalKind.INVALID_ARGUMENT,
-                f"job ids {first_job_id} to {last_job_id} of batch {batch_id}: "
-                f"it was created with n_jobs = {n_jobs}, so its ids are 1 to {n_jobs}",
+                f"jobs: ids {first_job_id} to {last_job_id}, but batch {batch_id} was created "
+                f"with n_jobs = {n_jobs}: its ids are 1 to {n_jobs}",
             )
         return False
 
