@@ -108,6 +108,14 @@ class Engine:
         self._wake.set()
         return await future
 
+    def extend_lease(self, worker_id: str, session: int) -> None:
+        """In memory and at once, while the writer waits for its database: a lease is not stored.
+
+        Raises Refusal when the session is over, also if it is so only with the commit under way.
+        """
+        if self._reactor is not None:  # Else every worker has a whole lease from the end of the load.
+            self._reactor.extend_lease(worker_id, session, self._clock.now_ms())
+
     def is_live(self, attempt_id: str, worker_id: str) -> bool:
         """The attempt is this worker's to run: not ended, not revoked."""
         attempt = self._reactor.state.attempts.get(attempt_id) if self._reactor else None

@@ -30,7 +30,7 @@ from longshore_controller.wire.conversation import Assigned
 
 HELLO_WITHIN_S = 10.0
 """A stream that has not said Hello by then is ended."""
-IN_FLIGHT = 8
+IN_FLIGHT = 64
 """Messages of one worker that wait for their commit; it is not read from while there are so many."""
 WAITING = 64
 """Messages to one worker that it has not taken yet; nothing more is made for it while there are so many."""
@@ -39,6 +39,8 @@ RUN_BYTES = 4 << 20
 """Of the assignments in one message, as soon as either is reached; one spec is at most 8 MiB."""
 AGAIN_S = 1.0
 """Pause between two tries while the database is away."""
+PATIENCE = 1 / 4
+"""Of a lease: so long a worker's word waits for its commit before the worker is answered without it."""
 
 Context = Any
 WorkerMessage = worker_service_pb2.WorkerMessage
@@ -230,6 +232,7 @@ class Session:
         self._engine = engine
         self._logs = logs
         self._terms = terms
+        self._patience_s = terms.lease_ms / 1000 * PATIENCE
         self._following = following
         self._context = context
         self._out: asyncio.Queue[Message] = asyncio.Queue(WAITING)
@@ -295,7 +298,7 @@ class Session:
                 await self._out.put(answer)
 
     async def _report(self, message: worker_service_pb2.Reports) -> Message | None:
-        """The acks; None when nothing was committed: the worker repeats what is not acknowledged."""
+        """The acks; None when it was not committed in time: the worker repeats what is not acknowledged."""
         reports = conversation.reports(message)
         if await self._submit(lambda r, now: r.on_reports(self.worker_id, self.number, reports, now)):
             return conversation.acks(message)
@@ -304,7 +307,7 @@ class Session:
     async def _beat(self, message: worker_service_pb2.Heartbeat) -> Message:
         """The lease is extended, also while the database is away: until it is back nobody, this
         controller included, can give the worker's attempts to somebody else, and then every worker has
-        a whole lease and grace to say Hello in."""
+        a whole lease and grace to say Hello in. So it is while the database keeps everybody waiting."""
         worker_id, number = self.worker_id, self.number
         held, spooled = conversation.held(message.held), tuple(message.spooled)
 
@@ -312,9 +315,12 @@ class Session:
             return _complete(reactor, worker_id, held, spooled) if diverged else None
 
         try:
-            due, seq = await self._engine.submit_and_look(
-                lambda r, now: r.on_heartbeat(worker_id, number, held, spooled, now), look
-            )
+            async with asyncio.timeout(self._patience_s):
+                due, seq = await self._engine.submit_and_look(
+                    lambda r, now: r.on_heartbeat(worker_id, number, held, spooled, now), look
+                )
+        except TimeoutError:
+            self._engine.extend_lease(worker_id, number)
         except Refusal as refusal:
             if refusal.kind is not RefusalKind.UNAVAILABLE:
                 raise
@@ -325,9 +331,12 @@ class Session:
         return conversation.lease_extended(message.number)
 
     async def _submit(self, request: Callable[[Reactor, int], None]) -> bool:
-        """Whether it was committed. A Refusal of any other kind than UNAVAILABLE ends the session."""
+        """Whether it is committed by now. A Refusal of any other kind than UNAVAILABLE ends the session."""
         try:
-            await self._engine.submit(request)
+            async with asyncio.timeout(self._patience_s):
+                await self._engine.submit(request)
+        except TimeoutError:
+            return False
         except Refusal as refusal:
             if refusal.kind is not RefusalKind.UNAVAILABLE:
                 raise

@@ -207,7 +207,7 @@ class Reactor:
         self, worker_id: str, session: int, held: tuple[HeldAttempt, ...], spooled: tuple[str, ...], now: int
     ) -> bool:
         """The lease is extended. True: what the worker holds is not what it should; send `orders`."""
-        self._heard(worker_id, session, now)
+        self.extend_lease(worker_id, session, now)
         self._note_progress(worker_id, held, now)
         attempts = self.state.attempts
         here = {h.attempt_id for h in held}
@@ -218,6 +218,13 @@ class Reactor:
             i not in gone and now - attempts[i].assigned_at_ms > self._limits.unknown_after_ms
             for i in self.state.workers[worker_id].attempts
         )
+
+    def extend_lease(self, worker_id: str, session: int, now: int) -> None:
+        """The worker was heard. Emits nothing. Refused when this is not its session any more."""
+        known = self._sessions.get(worker_id)
+        if known is None or known.number != session or worker_id not in self.state.workers:
+            raise Refusal(RefusalKind.FAILED_PRECONDITION, "this session is over; connect again")
+        known.lost_at_ms = self._lost_at(now)
 
     def orders(self, worker_id: str, held: tuple[HeldAttempt, ...], spooled: tuple[str, ...]) -> Orders:
         """Every attempt that the worker should hold, given what it holds, and all that it should end.
@@ -237,7 +244,7 @@ class Reactor:
 
     def on_reports(self, worker_id: str, session: int, reports: tuple[Report, ...], now: int) -> None:
         """Whatever they say may be acknowledged once this is committed, also when it had no effect."""
-        self._heard(worker_id, session, now)
+        self.extend_lease(worker_id, session, now)
         for report in reports:
             attempt = self.state.attempts.get(report.attempt_id)
             if attempt is None or attempt.worker_id != worker_id:
@@ -280,12 +287,6 @@ class Reactor:
 
     def _lost_at(self, now: int) -> int:
         return now + self._limits.lease_ms + self._limits.grace_ms
-
-    def _heard(self, worker_id: str, session: int, now: int) -> None:
-        known = self._sessions.get(worker_id)
-        if known is None or known.number != session or worker_id not in self.state.workers:
-            raise Refusal(RefusalKind.FAILED_PRECONDITION, "this session is over; connect again")
-        known.lost_at_ms = self._lost_at(now)
 
     def _record_worker(self, worker_id: str, now: int) -> None:
         """What the worker says of itself becomes true once what runs there fits into it."""

@@ -84,6 +84,25 @@ async def test_a_lease_is_extended_as_long_as_the_database_is_away(service: Runn
             assert not workerd.acks
 
 
+async def test_a_database_that_keeps_everybody_waiting_costs_no_worker_its_jobs(tmp_path: Path) -> None:
+    config = config_of(tmp_path, heartbeat_ms=50, lease_ms=800, grace_ms=200)
+    async with running(config) as service, service.worker() as workerd:
+        batch_id = await service.ada.submit(job())
+        (attempt,) = await workerd.assigned()
+        with service.commits_held() as reached:
+            await workerd.report(started(attempt.attempt_id))
+            assert await asyncio.to_thread(reached.wait, 10)
+            until = asyncio.get_running_loop().time() + 2
+            while asyncio.get_running_loop().time() < until:
+                beat = await workerd.beat(held=[attempt.attempt_id])
+                await asyncio.wait_for(workerd.until(lambda: beat in workerd.leases), 0.8)  # noqa: B023
+            assert not workerd.acks
+        await workerd.report(ended(attempt.attempt_id))
+        await workerd.until(lambda: (attempt.attempt_id, ENDED) in workerd.acks)
+        done = await service.ada.job(batch_id, 1)
+        assert (done.state, done.n_attempts) == (types.JOB_STATE_SUCCESS, 1)
+
+
 async def test_a_second_hello_ends_the_older_stream(service: Running) -> None:
     identity = await service.activate()
     async with service.worker(identity) as older, service.worker(identity) as newer:

@@ -52,6 +52,18 @@ class Service:
         real = self.real_commit
         self.store.commit = lambda *args: commit(real, args[0], args)  # type: ignore[method-assign]
 
+    def hold_commits(self) -> tuple[threading.Event, threading.Event]:
+        """Set when a commit has begun; to be set when commits may go on."""
+        entered, go_on = threading.Event(), threading.Event()
+
+        def held(real: Commit, _: list[ev.Event], args: tuple[Any, ...]) -> int:
+            entered.set()
+            go_on.wait()
+            return real(*args)
+
+        self.on_commit(held)
+        return entered, go_on
+
     async def create(self, request_id: str, n_jobs: int = 0) -> int:
         request = CreateBatch("ada", "test", request_id, b"same", n_jobs)
         while True:
@@ -93,14 +105,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Service]:
 async def test_nothing_is_answered_or_published_before_it_is_committed(tmp_path: Path) -> None:
     async with running(tmp_path) as service:
         await service.create("first")
-        entered, go_on = threading.Event(), threading.Event()
-
-        def slow(real: Commit, _: list[ev.Event], args: tuple[Any, ...]) -> int:
-            entered.set()
-            go_on.wait()
-            return real(*args)
-
-        service.on_commit(slow)
+        entered, go_on = service.hold_commits()
         with service.feed.follow(user="ada") as news:
             answer = asyncio.create_task(service.create("second"))
             await asyncio.to_thread(entered.wait)
@@ -215,6 +220,42 @@ async def test_a_worker_that_is_silent_for_lease_and_grace_is_lost(
             await service.create("wake")
             committed = await one(news)
         assert [type(e) for e in committed.events] == [ev.WorkerLost]
+
+
+async def test_a_lease_is_extended_while_a_commit_does_not_return(tmp_path: Path) -> None:
+    async with running(tmp_path) as service:
+        limits = Limits()
+        await service.create("first")
+        for name in ("heard", "silent"):
+            hello = Hello(name, name, "boot", "one", 4000, "fake")
+            await service.engine.submit(lambda r, now: r.on_hello(hello, now))  # noqa: B023
+        entered, go_on = service.hold_commits()
+        stuck = asyncio.create_task(service.create("stuck"))
+        await asyncio.to_thread(entered.wait)
+        service.clock.now += limits.lease_ms + limits.grace_ms
+        service.engine.extend_lease("heard", 1)
+        with service.feed.follow(worker="heard") as heard, service.feed.follow(worker="silent") as silent:
+            go_on.set()
+            await stuck
+            await service.create("wake")
+            assert [type(e) for e in (await one(silent)).events] == [ev.WorkerLost]
+            assert await heard.next(0) is None
+
+
+async def test_no_lease_is_extended_of_a_worker_whose_loss_is_being_committed(tmp_path: Path) -> None:
+    async with running(tmp_path) as service:
+        limits = Limits()
+        await service.create("first")
+        hello = Hello("w", "w", "boot", "one", 4000, "fake")
+        await service.engine.submit(lambda r, now: r.on_hello(hello, now))
+        entered, go_on = service.hold_commits()
+        service.clock.now += limits.lease_ms + limits.grace_ms
+        losing = asyncio.create_task(service.create("wake"))
+        await asyncio.to_thread(entered.wait)
+        with pytest.raises(Refusal):
+            service.engine.extend_lease("w", 1)
+        go_on.set()
+        await losing
 
 
 def test_the_columns_of_a_closed_batch_are_not_part_of_the_log() -> None:
