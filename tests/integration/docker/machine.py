@@ -111,10 +111,11 @@ class Machine:
 
 
 class Engine:
-    """A Docker engine of a test's own, without networks, that may be killed."""
+    """A Docker engine of a test's own, without networks unless it is asked for them, that may be killed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, networks: bool = False) -> None:
         self._folder = folder
+        self._networks = networks
         self.url = f"unix://{folder}/sock"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -122,7 +123,7 @@ class Engine:
         # One that was killed leaves these, and another process may have its number by now.
         (self._folder / "pid").unlink(missing_ok=True)
         (self._folder / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
-        flags = ["--bridge=none", "--iptables=false", "--ip-masq=false"]
+        flags = ["--iptables=false", "--ip-masq=false", *([] if self._networks else ["--bridge=none"])]
         for name, file in (("data-root", "data"), ("exec-root", "exec"), ("pidfile", "pid")):
             flags.append(f"--{name}={self._folder / file}")
         with (self._folder / "log").open("ab") as log:
