@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
-import threading
 from collections.abc import AsyncIterator, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from secrets import token_hex
 
@@ -17,6 +14,7 @@ from integration.docker.machine import Engine, Machine, MemorySink
 from longshore_workerd import docker_runtime, images
 from longshore_workerd.docker_runtime import DockerRuntime
 from longshore_workerd.runtime import EngineAway, ErrorKind, Exit, RuntimeRefused
+from registry import empty_registry
 
 pytestmark = pytest.mark.docker
 
@@ -35,46 +33,10 @@ async def on_docker(tmp_path: Path) -> AsyncIterator[Machine]:
 # Images.
 
 
-class Registry(BaseHTTPRequestHandler):
-    """Says no in the words of a registry; the repository's name says which."""
-
-    silence = threading.Event()
-
-    def do_GET(self) -> None:
-        if self.path == "/v2/":
-            return self._answer(200, {})
-        if "/gone/" in self.path:
-            return self._answer(
-                404, {"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}
-            )
-        if "/secret/" in self.path:
-            return self._answer(401, {"errors": [{"code": "UNAUTHORIZED", "message": "unauthorized"}]})
-        self.silence.wait(30)
-
-    do_HEAD = do_GET
-
-    def _answer(self, status: int, body: object) -> None:
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def registry() -> Iterator[str]:
-    Registry.silence.clear()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Registry) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"127.0.0.1:{server.server_port}"
-        Registry.silence.set()
-        server.shutdown()
-        thread.join()
+    with empty_registry() as address:
+        yield address
 
 
 async def test_an_image_that_is_here_is_not_pulled(on_docker: Machine) -> None:
