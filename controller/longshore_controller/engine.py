@@ -201,6 +201,7 @@ class Engine:
         else:
             return
         self._reactor = self._new_reactor(state, before)
+        gc.unfreeze()  # what an earlier load left behind
         gc.collect()
         gc.freeze()
         self._feed.reset()
