@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
@@ -229,7 +230,7 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         batch_id = request.batch_id
         with self._feed.follow(batch=batch_id) as following:
             sent: BatchRow | None = None
-            row = await self._batch(batch_id)
+            row = await self._batch_now(batch_id, following)
             while True:
                 if row != sent:
                     yield records.batch_message(row)
@@ -237,11 +238,11 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
                 if row.completed_at_ms is not None:
                     return
                 news = await following.next()
-                row = await self._after(news, row)
+                row = await self._after(news, row, following)
                 while row != sent and not _tell_at_once(row, sent):
                     if not (news := await following.next(max(0, sent_at + WATCH_EVERY_S - time.monotonic()))):
                         break
-                    row = await self._after(news, row)
+                    row = await self._after(news, row, following)
 
     async def WatchEvents(
         self, request: batch_service_pb2.WatchEventsRequest, context: Context
@@ -336,10 +337,21 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         async with self._staging:
             await _read(stage)
 
-    async def _after(self, news: list[Committed] | Reset | None, row: BatchRow) -> BatchRow:
+    async def _batch_now(self, batch_id: int, following: Following) -> BatchRow:
+        """The caller's batch as it is; news that are still to come are later than it."""
+        row = await self._batch(batch_id)
+        # It may hold what was committed and not published yet. When the engine answers, all that is; when
+        # it refuses, that never will be: a RESET is next.
+        with suppress(Refusal):
+            await self._engine.submit(lambda r, now: None)
+        return await self._after(await following.next(0), row, following)
+
+    async def _after(
+        self, news: list[Committed] | Reset | None, row: BatchRow, following: Following
+    ) -> BatchRow:
         """The batch after these news. NOT_FOUND when it was deleted."""
         if isinstance(news, Reset):
-            return await self._batch(row.batch_id)
+            return await self._batch_now(row.batch_id, following)
         for committed in news or ():
             row = committed.changes.batches.get(row.batch_id, row)
             if any(isinstance(e, BatchDeleted) for e in committed.events):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from integration.controller.service import Running, User, config_of, job, running
+from integration.controller.service import Running, User, config_of, ended, job, running
 from longshore_api.v1 import auth_service_pb2 as auth_pb
 from longshore_api.v1 import auth_service_pb2_grpc as auth_grpc
 from longshore_api.v1 import batch_service_pb2 as pb
 from longshore_api.v1 import types_pb2 as types
-from longshore_controller import interceptors
+from longshore_controller import api, interceptors
 
 CODE = grpc.StatusCode
 
@@ -342,6 +343,42 @@ async def test_while_the_database_is_away_changes_are_unavailable_and_then_go_on
             await asyncio.sleep(0.02)
     listed = await service.ada.call("ListBatches", pb.ListBatchesRequest())
     assert [b.batch_id for b in listed.batches] == [batch_id]
+
+
+async def test_the_counters_of_a_watcher_never_step_back(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first row is read between a commit and its publication, with an older one in its mailbox."""
+    reading, go_read, committed, go_publish = (threading.Event() for _ in range(4))
+    real_batch, real_commit = service.store.batch, service.store.commit
+
+    def batch(*args: Any, **kwargs: Any) -> Any:
+        reading.set()
+        go_read.wait()
+        return real_batch(*args, **kwargs)
+
+    def commit(*args: Any) -> int:
+        seq = real_commit(*args)
+        committed.set()
+        go_publish.wait()
+        return seq
+
+    async with service.worker() as workerd:
+        batch_id = await service.ada.submit(job(), job(), job())
+        first, second, _ = await workerd.assigned(3)
+        monkeypatch.setattr(service.store, "batch", batch)
+        watch = service.ada.stream("WatchBatch", pb.WatchBatchRequest(batch_id=batch_id))
+        assert await asyncio.to_thread(reading.wait, 10)
+        await workerd.run_to_end(first.attempt_id)
+        monkeypatch.setattr(service.store, "commit", commit)
+        await workerd.report(ended(second.attempt_id))
+        assert await asyncio.to_thread(committed.wait, 10)
+        go_read.set()
+        # Time for what is wrong to be told; what is right comes after the publication.
+        asyncio.get_running_loop().call_later(3 * api.WATCH_EVERY_S, go_publish.set)
+        assert (await read(watch)).n_completed == 2
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(read(watch), 4 * api.WATCH_EVERY_S)
 
 
 async def test_a_watcher_survives_a_reload(service: Running) -> None:
