@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 ENVIRONMENT = "LONGSHORE_CONTROLLER_"
+LARGEST = 2**31 - 1
+"""Of all numbers: some travel in 32 bits. In ms these are 24 days."""
 
 
 class ConfigError(Exception):
@@ -182,7 +184,7 @@ def _from_environment(
 
 _EXPECTED: dict[Any, str] = {
     str: "a string",
-    int: "a whole number that is not negative",
+    int: f"a whole number from 0 to {LARGEST}",
     bool: "true or false",
     list[str]: 'a list of strings, e.g. ["a", "b"]',
 }
@@ -205,7 +207,7 @@ def _is(value: object, kind: Any) -> bool:
     if kind == list[str]:
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
     if kind is int:
-        return type(value) is int and value >= 0
+        return type(value) is int and 0 <= value <= LARGEST
     return type(value) is kind
 
 
@@ -253,6 +255,8 @@ def _listening(server: Server) -> Iterator[str]:
             yield f"server.listen: unix:/ABSOLUTE/PATH, got {listen!r}"
     elif not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\s\[\]]+):\d{1,5}", listen):
         yield f"server.listen: HOST:PORT or unix:/PATH, got {listen!r}"
+    elif int(listen.rpartition(":")[2]) > 65_535:
+        yield f"server.listen: a port from 0 to 65535, got {listen!r}"
     elif not is_local(listen):
         yield (
             f"server.listen: only this machine (127.0.0.1:PORT, [::1]:PORT or unix:/PATH), got {listen!r}: "

@@ -47,9 +47,9 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ("[wokers]\nlease_ms = 1", "wokers: no such section; did you mean workers?"),
         ("[zzz]", "zzz: no such section; there are server, database, store, service, workers"),
         ("workers = 5", "workers: a section, written as [workers], got 5"),
-        ('[workers]\nlease_ms = "30"', "workers.lease_ms: a whole number that is not negative, got '30'"),
-        ("[workers]\nlease_ms = -1", "workers.lease_ms: a whole number that is not negative, got -1"),
-        ("[workers]\nlease_ms = true", "workers.lease_ms: a whole number that is not negative, got True"),
+        ('[workers]\nlease_ms = "30"', "workers.lease_ms: a whole number from 0 to 2147483647, got '30'"),
+        ("[workers]\nlease_ms = -1", "workers.lease_ms: a whole number from 0 to 2147483647, got -1"),
+        ("[workers]\nlease_ms = true", "workers.lease_ms: a whole number from 0 to 2147483647, got True"),
         ("[service]\nembedded = 1", "service.embedded: true or false, got 1"),
         ("[service]\nnotices = [1]", 'service.notices: a list of strings, e.g. ["a", "b"], got [1]'),
         ("[workers]\nheartbeat_ms = 20000", "workers.lease_ms: at least two heartbeats, that is 40000, got"),
@@ -64,6 +64,8 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ('[server]\nlisten = "example.org:80"', "server.listen: only this machine"),
         ('[server]\nlisten = "[::]:80"', "server.listen: only this machine"),
         ('[server]\nlisten = "localhost"', "server.listen: HOST:PORT or unix:/PATH, got 'localhost'"),
+        ('[server]\nlisten = "127.0.0.1:65536"', "server.listen: a port from 0 to 65535, got"),
+        ("[workers]\nlease_ms = 2147483648", "workers.lease_ms: a whole number from 0 to 2147483647, got"),
         ('[server]\nlisten = "unix:x"', "server.listen: unix:/ABSOLUTE/PATH, got 'unix:x'"),
         ('[server]\nlog_format = "xml"', "server.log_format: plain or json, got 'xml'"),
         ('[server]\nendpoint_file = "x"', "server.endpoint_file: an absolute path, got 'x'"),
@@ -83,7 +85,7 @@ def test_a_wrong_variable_is_named_as_it_was_given(tmp_path: Path) -> None:
         f"{PREFIX}WORKERS_LEESE_MS: no such key; did you mean {PREFIX}WORKERS_LEASE_MS?"
     ]
     (problem,) = problems(tmp_path, WORKERS_LEASE_MS="soon")
-    assert problem == f"{PREFIX}WORKERS_LEASE_MS: a whole number that is not negative, got 'soon'"
+    assert problem == f"{PREFIX}WORKERS_LEASE_MS: a whole number from 0 to 2147483647, got 'soon'"
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
