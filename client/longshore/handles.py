@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .checks import check_attributes, check_bool, check_retries, check_text
-from .errors import NotFound, NotSubmitted, UsageError, WrongType
+from .errors import NotFound, NotSubmitted, Unavailable, UsageError, WrongType
 from .status import AttemptStatus, BatchStatus, JobSpec, JobStatus, LogChunk
 from .units import Amount, parse_bytes, parse_cpu, parse_seconds
 
@@ -220,12 +221,13 @@ class BatchBuilder:
     """A batch that is put together job by job and then submitted; made by `Client.create_batch`."""
 
     def __init__(
-        self, client: Client, billing_project: str, attributes: Mapping[str, str], request_id: str
+        self, client: Client, billing_project: str, attributes: Mapping[str, str], token: str | None
     ) -> None:
         self._client = client
         self._billing_project = billing_project
         self._attributes = attributes
-        self._request_id = request_id
+        self._token = token
+        self._request_id = uuid.uuid4().hex if token is None else token
         self._jobs: list[JobSpec] = []
         self._batch = Batch(client, None)
 
@@ -294,12 +296,22 @@ class BatchBuilder:
         """Send everything; the jobs run from then on. Returns the batch's handle.
 
         `on_progress` is told the number of jobs that the service has stored. After an error it may
-        be called again: it goes on with the same batch. Once submitted it only returns the handle.
+        be called again: when the service did not answer, or with a token, it goes on with the same
+        batch; else that one is deleted, and the next is another. Once submitted it only returns the
+        handle.
         """
         if self._batch._id is None:
-            self._batch._id = self._client._submit(
-                self._request_id, self._billing_project, self._attributes, self._jobs, on_progress
+            batch_id = self._client._create(
+                self._request_id, self._billing_project, self._attributes, len(self._jobs)
             )
+            try:
+                self._client._fill(batch_id, self._jobs, on_progress)
+            except BaseException as error:
+                if self._token is None and not isinstance(error, Unavailable):
+                    self._request_id = uuid.uuid4().hex
+                    self._client._discard(batch_id)
+                raise
+            self._batch._id = batch_id
         return self._batch
 
     def __len__(self) -> int:

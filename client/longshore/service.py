@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import random
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any, Self, TypeVar
 
@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 _CALL_S = 30.0
 """A call without an answer for so long is made again."""
 _SUBMIT_S = 120.0
+_DISCARD_S = 5.0
 _PAGE = 1000
 _BUNCH_JOBS = 1000
 _BUNCH_BYTES = 3_500_000
@@ -139,8 +140,9 @@ class Client:
         whole = check_attributes(attributes)
         if name is not None:
             whole["name"] = check_text("name", name)
-        request_id = uuid.uuid4().hex if token is None else check_text("token", token)
-        return BatchBuilder(self, check_text("billing_project", project), whole, request_id)
+        if token is not None:
+            token = check_text("token", token)
+        return BatchBuilder(self, check_text("billing_project", project), whole, token)
 
     def get_batch(self, batch_id: int) -> Batch:
         """The handle of a batch. Raises NotFound."""
@@ -199,23 +201,24 @@ class Client:
 
     # What the handles call.
 
-    def _submit(
-        self,
-        request_id: str,
-        billing_project: str,
-        attributes: Mapping[str, str],
-        jobs: Sequence[JobSpec],
-        on_progress: Callable[[int], None] | None,
+    def _create(
+        self, request_id: str, billing_project: str, attributes: Mapping[str, str], n_jobs: int
     ) -> int:
-        batch_id = self._call(
+        answer = self._call(
             self._batches.CreateBatch,
             batch_service_pb2.CreateBatchRequest(
                 request_id=request_id,
                 billing_project=billing_project,
-                n_jobs=len(jobs),
+                n_jobs=n_jobs,
                 attributes=attributes,
             ),
-        ).batch_id
+        )
+        return int(answer.batch_id)
+
+    def _fill(
+        self, batch_id: int, jobs: Sequence[JobSpec], on_progress: Callable[[int], None] | None
+    ) -> None:
+        """Send all jobs, and let them run."""
         bunches = _bunches(batch_id, jobs)
         n_sent = 0
         while stream := list(islice(bunches, _STREAM_BUNCHES)):
@@ -231,7 +234,12 @@ class Client:
             if on_progress:
                 on_progress(n_sent)
         self._call(self._batches.CloseBatch, batch_service_pb2.CloseBatchRequest(batch_id=batch_id))
-        return int(batch_id)
+
+    def _discard(self, batch_id: int) -> None:
+        """Delete a batch that nobody will close, if that can be done at once."""
+        request = batch_service_pb2.DeleteBatchRequest(batch_id=batch_id)
+        with suppress(grpc.RpcError, ValueError):  # ValueError: the channel is closed.
+            self._batches.DeleteBatch(request, timeout=_DISCARD_S, metadata=self._metadata)
 
     def _batch_status(self, batch_id: int) -> BatchStatus:
         request = batch_service_pb2.GetBatchRequest(batch_id=batch_id)

@@ -255,6 +255,31 @@ def test_a_submission_that_failed_can_be_taken_up_again(service: FakeService) ->
     assert list(service.batches) == [batch.id]
 
 
+def interrupt(_: int) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_submission_that_was_refused_or_interrupted_leaves_no_batch(
+    service: FakeService, client: Client
+) -> None:
+    builder = client.create_batch()
+    builder.create_job(None, ["true"])
+    with pytest.raises(KeyboardInterrupt):
+        builder.submit(interrupt)
+    assert [batch.deleted for batch in service.batches.values()] == [True]
+    batch = builder.submit()
+    assert [each.id for each in client.list_batches()] == [batch.id]
+
+
+def test_a_submission_with_a_token_waits_for_its_repetition(service: FakeService, client: Client) -> None:
+    builder = client.create_batch(token="monday")
+    builder.create_job(None, ["true"])
+    with pytest.raises(KeyboardInterrupt):
+        builder.submit(interrupt)
+    builder.submit()
+    assert [batch.deleted for batch in service.batches.values()] == [False]
+
+
 def test_the_same_token_is_the_same_batch(client: Client) -> None:
     first = client.create_batch(token="monday")
     second = client.create_batch(token="monday")
