@@ -1,15 +1,15 @@
 """Runs containers in a Docker engine. The engine outlives workerd: labels let a restart adopt them.
 
 Whether an end can be believed. An engine that is stopped or restarted takes its containers with it
-and afterwards tells of them as if they had ended by themselves. But an engine keeps its last events
-in memory alone, and closes its door before it touches a container. So an end is known when, over a
-new connection made after it, the engine still remembers to have seen it; else nobody can tell.
+and afterwards tells of them as if they had ended by themselves. But it closes its door before it
+touches a container. So an end is known when the engine still opens the door after it, and is the
+same that was seen to run the container: the connection of a witness has lasted, or the engine, which
+keeps its last events in memory alone, remembers both itself. Else nobody can tell.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import resource
@@ -22,14 +22,14 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import docker
-import docker.auth
 import requests
 import urllib3
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import LogConfig, Mount, Ulimit
-from docker.utils import parse_repository_tag
 
 from longshore_workerd import images
+from longshore_workerd.docker_pull import image_refused, pull
+from longshore_workerd.docker_witness import Witness
 from longshore_workerd.runtime import (
     Container,
     ContainerId,
@@ -53,8 +53,6 @@ _WORKER = "longshore.worker"
 
 _CALL_S = 60
 """How long the engine may be silent on a call before it counts as away."""
-_PULL_S = 1800
-_PULL_SILENCE_S = 120
 _MEMORY_OF_AN_END_S = 2.0
 """How long after an end an engine that saw it may need to say so."""
 
@@ -75,11 +73,13 @@ _AWAY = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, Doc
 class _Followed:
     """One container whose output and end a thread waits for."""
 
-    def __init__(self, name: str, sink: LogSink, stream: Any) -> None:
+    def __init__(self, name: str, sink: LogSink, stream: Any, witness: Witness | None) -> None:
         self.name = name
         self.sink = sink
         self.stream = stream
         """What is read at present; closing it from another thread ends the reading."""
+        self.witness = witness
+        """Of the engine that was seen to run it, from before that was seen."""
         self.head = b""
         self.started_here = stream is not None
         """Then workerd knows better than the engine's clock how long it ran."""
@@ -103,6 +103,8 @@ class DockerRuntime:
         self._worker_id = worker_id
         self._base_url = base_url
         self._engine: Any = None
+        self._present_witness: Witness | None = None
+        self._witnessing = threading.Lock()
         self._calls = ThreadPoolExecutor(16, "docker call")
         self._followers = ThreadPoolExecutor(4096, "docker log")
         self._followed: dict[ContainerId, _Followed] = {}
@@ -132,12 +134,12 @@ class DockerRuntime:
 
     async def start(self, spec: ContainerSpec, sink: LogSink) -> None:
         if spec.id not in self._followed:
-            stream = await self._call(lambda: self._start(spec))
-            self._follow_in_thread(spec.id, sink, stream)
+            stream, witness = await self._call(lambda: self._start(spec))
+            self._follow_in_thread(spec.id, sink, stream, witness)
 
     async def adopt(self, id: ContainerId, sink: LogSink) -> None:
         if id not in self._followed:
-            self._follow_in_thread(id, sink, None)
+            self._follow_in_thread(id, sink, None, None)
 
     async def wait(self, id: ContainerId) -> Exit:
         if followed := self._followed.get(id):
@@ -172,6 +174,8 @@ class DockerRuntime:
         self._followed.clear()
         self._followers.shutdown(wait=False)
         self._calls.shutdown(wait=False)
+        if self._present_witness is not None:
+            self._present_witness.close()
         if self._engine is not None:
             self._engine.close()
             self._engine = None
@@ -196,7 +200,6 @@ class DockerRuntime:
         return docker.APIClient(timeout=_CALL_S, **settings)
 
     def _prepare(self, image: str) -> Prepared:
-        repository, tag = parse_repository_tag(image)
         own = images.is_own(image)
         if own and not self._own_images_current:
             self._make_own_images()
@@ -208,10 +211,10 @@ class DockerRuntime:
                 if own:  # somebody tidied up
                     self._make_own_images()
                 else:
-                    self._pull(image, repository, tag or "latest")
+                    pull(self._engine, image)
                     pulled = True
             except APIError as error:
-                raise _image_refused(image, _words(error)) from error
+                raise image_refused(image, _words(error)) from error
             else:
                 digests = [each.partition("@")[2] for each in found.get("RepoDigests") or ()]
                 return Prepared(image, digest=(digests or [found["Id"]])[0], pulled=pulled)
@@ -224,37 +227,15 @@ class DockerRuntime:
             raise RuntimeRefused(ErrorKind.NONE, str(error)) from error
         self._own_images_current = True
 
-    def _pull(self, image: str, repository: str, tag: str) -> None:
-        """Fetches it, in at most _PULL_S. RuntimeRefused in the registry's words."""
-        # Not APIClient.pull: it would wait for a registry that has fallen silent for ever.
-        registry, _ = docker.auth.resolve_repository_name(repository)
-        credentials = docker.auth.get_config_header(self._engine, registry)
-        deadline = time.monotonic() + _PULL_S
-        try:
-            answer = self._engine.post(
-                f"{self._engine.base_url}/v{self._engine.api_version}/images/create",
-                params={"fromImage": repository, "tag": tag},
-                headers={"X-Registry-Auth": credentials} if credentials else {},
-                timeout=(_CALL_S, _PULL_SILENCE_S),
-                stream=True,
-            )
-        except requests.exceptions.ReadTimeout as error:
-            raise _image_refused(image, f"i/o timeout: silence for {_PULL_SILENCE_S} s") from error
-        with answer:
-            try:
-                for line in answer.iter_lines():
-                    message = json.loads(line or "{}")
-                    if not answer.ok or "error" in message:
-                        raise _image_refused(image, message.get("error") or message.get("message", ""))
-                    if time.monotonic() > deadline:
-                        raise _image_refused(image, f"i/o timeout: not complete after {_PULL_S} s")
-            except requests.exceptions.ConnectionError as error:
-                if "timed out" not in str(error).lower():
-                    raise
-                raise _image_refused(image, f"i/o timeout: silence for {_PULL_SILENCE_S} s") from error
+    def _witness(self) -> Witness:
+        """Of the engine that answers now."""
+        with self._witnessing:
+            if self._present_witness is None or not self._present_witness.lasts():
+                self._present_witness = Witness(self._engine)
+            return self._present_witness
 
-    def _start(self, spec: ContainerSpec) -> Any:
-        """Makes, attaches and starts it; the attachment. None when it ran already."""
+    def _start(self, spec: ContainerSpec) -> tuple[Any, Witness | None]:
+        """Makes, attaches and starts it; the attachment and a witness. Nones when it ran already."""
         name = _name(spec.id)
         try:
             self._create(name, spec)
@@ -262,7 +243,8 @@ class DockerRuntime:
             if error.status_code != 409:
                 raise _start_refused(error) from error
             if self._engine.inspect_container(name)["State"]["Status"] != "created":
-                return None
+                return None, None
+        witness = self._witness()
         stream = self._engine.attach(name, stream=True, stdout=True, stderr=True)
         try:
             self._engine.start(name)
@@ -274,7 +256,7 @@ class DockerRuntime:
         except _AWAY:
             _release(stream)
             raise
-        return stream
+        return stream, witness
 
     def _create(self, name: str, spec: ContainerSpec) -> None:
         mounts = [Mount("/io", str(spec.io_folder), type="bind")]
@@ -325,8 +307,8 @@ class DockerRuntime:
             raise
         return True
 
-    def _follow_in_thread(self, id: ContainerId, sink: LogSink, stream: Any) -> None:
-        followed = _Followed(_name(id), sink, stream)
+    def _follow_in_thread(self, id: ContainerId, sink: LogSink, stream: Any, witness: Witness | None) -> None:
+        followed = _Followed(_name(id), sink, stream, witness)
         followed.ended = asyncio.wrap_future(self._followers.submit(self._follow, followed))
         self._followed[id] = followed
 
@@ -356,7 +338,10 @@ class DockerRuntime:
         skip = 0
         if followed.stream is None:
             skip = followed.sink.size
+            witness = self._witness()
             running = self._engine.inspect_container(followed.name)["State"]["Running"]
+            if running:
+                followed.witness = witness
             followed.stream = self._engine.logs(
                 followed.name, stdout=True, stderr=True, stream=True, follow=running
             )
@@ -387,7 +372,7 @@ class DockerRuntime:
         if state["Status"] == "created":
             return Exit(None, known=False, error="the container was never started")
         code = int(state["ExitCode"])
-        if not self._end_was_seen(followed.name):
+        if not self._end_was_seen(followed):
             return Exit(
                 None, known=False, error=f"the engine was away when the container ended (it says {code})"
             )
@@ -402,15 +387,18 @@ class DockerRuntime:
             kind, words = ErrorKind.OUT_OF_MEMORY, f"out of memory: it used more than its {limit:,} bytes"
         return Exit(code, kind, words, ran_ms=ran_ms)
 
-    def _end_was_seen(self, name: str) -> bool:
+    def _end_was_seen(self, followed: _Followed) -> bool:
         """Whether the engine that answers now is the one that saw it end, and is not shutting down."""
         engine = self._connect()  # a kept connection would be served also behind the closed door
         events: Any = None
         try:
+            engine.ping()
+            if followed.witness is not None and followed.witness.lasts():
+                return True
             events = engine.events(
                 since=1,
                 until=f"{time.time() + _MEMORY_OF_AN_END_S:.3f}",
-                filters={"container": name, "event": ["start", "kill", "die"]},
+                filters={"container": followed.name, "event": ["start", "kill", "die"]},
                 decode=True,
             )
             seen = set()
@@ -450,42 +438,6 @@ def _utc_ms(time: str) -> int:
 
 def _words(error: APIError) -> str:
     return str(error.explanation or error)
-
-
-_IMAGE_ERRORS = (
-    (ErrorKind.IMAGE_BAD_NAME, "invalid reference|must be lowercase|invalid repository|invalid tag"),
-    (
-        ErrorKind.IMAGE_NOT_FOUND,
-        "not found|manifest unknown|no such image|does not exist|name unknown|no matching manifest",
-    ),
-    (ErrorKind.IMAGE_NO_ACCESS, "denied|unauthorized|no basic auth|authentication required|forbidden"),
-    (
-        ErrorKind.IMAGE_UNREACHABLE,
-        "dial tcp|no such host|connection refused|timeout|timed out|unreachable|tls|x509|eof|"
-        "server misbehaving|name resolution|connection reset|too ?many ?requests|received unexpected http|"
-        "service unavailable|server gave http response",
-    ),
-)
-_IMAGE_ERROR_WORDS = {
-    ErrorKind.IMAGE_BAD_NAME: "is not the name of an image",
-    ErrorKind.IMAGE_NOT_FOUND: "does not exist, here or in its registry",
-    ErrorKind.IMAGE_NO_ACCESS: "may not be pulled: the registry refused access",
-    ErrorKind.IMAGE_UNREACHABLE: "cannot be pulled: its registry does not answer",
-    ErrorKind.NONE: "cannot be pulled",
-}
-
-
-def _image_refused(image: str, words: str) -> RuntimeRefused:
-    """The engine passes on what a registry said as text alone, under any status."""
-    kind = ErrorKind.NONE
-    for each, pattern in _IMAGE_ERRORS:
-        # "lookup ... not found" is the name service speaking of the registry.
-        if re.search(pattern, words, re.IGNORECASE) and not (
-            each == ErrorKind.IMAGE_NOT_FOUND and re.search("dial tcp|lookup", words)
-        ):
-            kind = each
-            break
-    return RuntimeRefused(kind, f"image {image!r} {_IMAGE_ERROR_WORDS[kind]} ({words.strip()})")
 
 
 def _start_refused(error: APIError) -> RuntimeRefused:

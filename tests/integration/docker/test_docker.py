@@ -11,7 +11,7 @@ from secrets import token_hex
 import docker
 import pytest
 from integration.docker.machine import Engine, Machine, MemorySink
-from longshore_workerd import docker_runtime, images
+from longshore_workerd import docker_pull, images
 from longshore_workerd.docker_runtime import DockerRuntime
 from longshore_workerd.runtime import EngineAway, ErrorKind, Exit, RuntimeRefused
 from registry import empty_registry
@@ -67,7 +67,7 @@ async def test_a_registry_that_is_not_there_is_unreachable(on_docker: Machine) -
 async def test_a_registry_that_falls_silent_is_given_up(
     on_docker: Machine, registry: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docker_runtime, "_PULL_SILENCE_S", 0.5)
+    monkeypatch.setattr(docker_pull, "_PULL_SILENCE_S", 0.5)
     with pytest.raises(RuntimeRefused) as refused:
         await asyncio.wait_for(on_docker.runtime.prepare(f"{registry}/silent:1"), 10)
     assert refused.value.kind == ErrorKind.IMAGE_UNREACHABLE, refused.value.message
@@ -212,4 +212,40 @@ async def test_no_end_is_invented_when_the_engine_is_restarted(
     sink = MemorySink()
     await machine.runtime.adopt(long.id, sink)
     assert not (await machine.runtime.wait(long.id)).known, "nor does a restart of workerd make it known"
+    await machine.clear()
+
+
+@pytest.mark.slow
+async def test_an_end_is_known_also_when_the_engine_has_forgotten_the_start(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """It remembers 256 events; a job that runs for long and is then stopped has only its end among them."""
+    worker = f"test-{token_hex(8)}"
+    machine = Machine(lambda: DockerRuntime(worker, engine.url), tmp_path / "io")
+    await machine.runtime.open()
+    stopped = machine.spec("bash", "-c", "trap 'exit 3' TERM; echo up >/io/up; while :; do sleep 0.1; done")
+    adopted = machine.spec("bash", "-c", "trap 'exit 4' TERM; echo up >/io/up2; while :; do sleep 0.1; done")
+    await machine.start(stopped)
+    await machine.start(adopted)
+    await machine.appears("up")
+    await machine.appears("up2")
+
+    def make_it_forget() -> None:
+        api = docker.APIClient(base_url=engine.url)
+        for _ in range(130):
+            api.tag(images.TASK_IMAGE, "longshore-test/noise", "1")
+            api.remove_image("longshore-test/noise:1", noprune=True)
+        api.close()
+
+    await asyncio.to_thread(make_it_forget)
+    await machine.runtime.stop(stopped.id, 30)
+    assert await machine.runtime.wait(stopped.id) == Exit(3)
+
+    await machine.restart()
+    sink = MemorySink()
+    await machine.runtime.adopt(adopted.id, sink)
+    await asyncio.to_thread(make_it_forget)
+    await machine.runtime.stop(adopted.id, 30)
+    ended = await machine.runtime.wait(adopted.id)
+    assert (ended.exit_code, ended.known) == (4, True)
     await machine.clear()
