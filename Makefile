@@ -8,7 +8,7 @@ STUBS := $(PROTOS:.proto=_pb2.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check imports proto release-proto lock clean
+.PHONY: help setup demo test faults check imports proto release-proto lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test: setup check ## everything: engine, database, checks, all tests
 	@setup/engine.sh $(PYTHON_IN_VENV) || true
 	@setup/postgres.sh || true
 	$(PYTHON_IN_VENV) -m pytest -n 2
+
+faults: setup ## the fault tests with TIMES as many faults (default 5) from another SEED each time
+	FAULT_TIMES=$(or $(TIMES),5) FAULT_SEED=$(or $(SEED),$$(date +%s)) $(PYTHON_IN_VENV) -m pytest -n 2 tests/faults
 
 check: setup imports ## style, types, imports, protocol; changes nothing
 	$(BIN)/ruff check .

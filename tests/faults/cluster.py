@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import docker
 from longshore import Client
 from longshore_workerd.runtime import Container
 
@@ -70,6 +71,9 @@ class Program:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+    def clear(self) -> None:
+        """Nothing of it is left on the machine; it has been killed."""
 
     def end(self) -> int:
         """Ask it to end; its exit code."""
@@ -120,9 +124,13 @@ class Ran(NamedTuple):
 class Worker(Program):
     """The first `start` returns when it has joined, for a token makes one worker."""
 
-    def __init__(self, folder: Path, arguments: list[str], log: Path, environ: Mapping[str, str]) -> None:
-        super().__init__("longshore_workerd", ["--state-dir", str(folder), *arguments], log, environ)
+    def __init__(
+        self, folder: Path, runtime: str, arguments: list[str], log: Path, environ: Mapping[str, str]
+    ) -> None:
+        place = ["--state-dir", str(folder), "--runtime", runtime]
+        super().__init__("longshore_workerd", [*place, *arguments], log, environ)
         self.folder = folder
+        self._runtime = runtime
 
     def start(self) -> None:
         super().start()
@@ -132,6 +140,15 @@ class Worker(Program):
     @property
     def id(self) -> str:
         return str(json.loads(self._identity.read_text())["worker_id"])
+
+    def clear(self) -> None:
+        """Remove what it left in its engine when it was killed."""
+        if self._runtime != "docker" or not self._identity.exists():
+            return
+        api = docker.from_env(environment=self._environ).api
+        for container in api.containers(all=True, filters={"label": f"longshore.worker={self.id}"}):
+            api.remove_container(container["Id"], force=True, v=True)
+        api.close()
 
     @property
     def _identity(self) -> Path:
@@ -206,13 +223,12 @@ class Cluster:
         arguments = [
             *("--controller", self._endpoint),
             *("--activation-token-file", str(self.folder / "activation.token")),
-            *("--runtime", runtime),
             *("--cores", str(cores)),
             *("--name", name),
             *("--store", str(self._store)),
         ]
         log = self.folder / f"{name}.log"
-        worker = Worker(self.folder / name, arguments, log, {**os.environ, **(environ or {})})
+        worker = Worker(self.folder / name, runtime, arguments, log, {**os.environ, **(environ or {})})
         self.programs.append(worker)
         return worker
 
@@ -247,3 +263,4 @@ def running(cluster: Cluster) -> Iterator[Cluster]:
     finally:
         for program in reversed(cluster.programs):
             program.kill()
+            program.clear()
