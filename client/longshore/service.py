@@ -150,16 +150,19 @@ class Client:
         batch.status()
         return batch
 
-    def list_batches(self) -> Iterator[Batch]:
-        """All my batches, newest first, read page by page; each has its `last_status`."""
+    def list_batches(self, limit: int | None = None) -> Iterator[Batch]:
+        """My batches, newest first, all or at most `limit`, read page by page; each has its `last_status`."""
         before: int | None = None
-        while True:
-            page = self.page_of_batches(before)
+        left = limit
+        while left is None or left > 0:
+            page = self.page_of_batches(before, _PAGE if left is None else min(left, _PAGE))
             for status in page.rows:
                 yield Batch(self, status.id, last_status=status)
             if not page.more or not page.rows:
                 return
             before = page.rows[-1].id
+            if left is not None:
+                left -= len(page.rows)
 
     def page_of_batches(self, before: int | None = None, size: int = _PAGE) -> Page[BatchStatus]:
         """At most `size` of my batches, newest first: those older than the batch `before`, or the newest."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from itertools import islice
 
 import click
 
@@ -40,8 +39,8 @@ COLUMNS = [
 def command(limit: int, output: str) -> None:
     """List your batches, newest first."""
     with connect() as client:
-        batches = (batch.last_status for batch in client.list_batches())
-        shown = islice((status for status in batches if status), limit or None)
+        batches = (batch.last_status for batch in client.list_batches(limit or None))
+        shown = (status for status in batches if status)
         if output == "json":
             write_json("batches", shown)
         else:

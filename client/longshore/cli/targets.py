@@ -72,7 +72,7 @@ def find_batch(client: Client, target: Target) -> Batch:
     """
     if target.batch_id is not None:
         return Batch(client, target.batch_id)
-    batch = next(islice(client.list_batches(), target.back, None), None)
+    batch = next(islice(client.list_batches(target.back + 1), target.back, None), None)
     if batch is None:
         raise NotFound(f"there is no {replace(target, job_id=None)}: you have fewer batches")
     return batch

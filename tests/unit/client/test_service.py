@@ -85,9 +85,27 @@ def test_lists_are_read_page_by_page(idle_client: Client) -> None:
     """The service gives three at a time."""
     batches = [echo(idle_client, *"abcdefgh") for _ in range(7)]
     assert [batch.id for batch in idle_client.list_batches()] == [batch.id for batch in reversed(batches)]
+    assert [batch.id for batch in idle_client.list_batches(limit=5)] == [7, 6, 5, 4, 3]
     jobs = list(batches[0].jobs())
     assert [job.id for job in jobs] == list(range(1, 9))
     assert [job.last_status.name for job in jobs if job.last_status] == list("abcdefgh")
+
+
+def test_no_more_batches_are_read_than_are_wanted(
+    service: FakeService, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    real = client.page_of_batches
+
+    def page(before: int | None, size: int) -> Any:
+        sizes.append(size)
+        return real(before, size)
+
+    monkeypatch.setattr(client, "page_of_batches", page)
+    echo(client, "a")
+    assert len(list(client.list_batches(limit=5))) == 1
+    assert list(client.list_batches(limit=0)) == []
+    assert sizes == [5]
 
 
 def test_jobs_can_be_listed_by_state(idle_service: FakeService, idle_client: Client) -> None:
