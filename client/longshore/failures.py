@@ -19,7 +19,7 @@ _LOG_S = 5.0
 
 def batch_failed(batch: Batch, status: BatchStatus) -> BatchFailedError:
     """The error for a complete batch that is not a success. Asks for its failed jobs and their logs."""
-    title = f"batch {status.id}" + (f" {clean(status.name)!r}" if status.name else "")
+    title = f"batch {status.id}" + (f" '{clean(status.name)}'" if status.name else "")
     if status.state == "cancelled":
         by = f" by {clean(status.cancelled_by)}" if status.cancelled_by else ""
         why = f": {clean(status.cancel_reason)}" if status.cancel_reason else ""

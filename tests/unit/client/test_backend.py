@@ -257,13 +257,14 @@ def test_check_false_returns_the_handle_of_a_failed_batch(backend: hp.BatchBacke
 
 def test_a_cancelled_batch_says_by_whom_and_why(idle_service: FakeService) -> None:
     with hp.BatchBackend("test", endpoint=idle_service.endpoint, token=TOKEN) as backend:
-        p = hp.Pipeline(backend=backend)
+        p = hp.Pipeline(backend=backend, name="a\x1b\\b")
         p.new_task().command("true")
         batch = p.run(wait=False)
         assert batch is not None
         batch.cancel("too dear")
-        with pytest.raises(hp.BatchFailedError, match="batch 1 was cancelled by ada: too dear"):
+        with pytest.raises(hp.BatchFailedError) as failure:
             raise batch_failed(batch, batch.wait(timeout=30))
+        assert str(failure.value).startswith(r"batch 1 'a\x1b\b' was cancelled by ada: too dear")
 
 
 def test_a_task_that_failed_cancels_only_its_descendants(
