@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -59,6 +60,10 @@ _MEMORY_OF_AN_END_S = 2.0
 # What root in an image needs to be root over its own files and users (apt, pip, su); nothing more.
 _CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETFCAP", "SETGID", "SETUID"]
 _PIDS_PER_CORE = 4096
+# The engine refuses limits below these and one above its own cores. Who asks for so little, or of a
+# worker that offers more than it has, gets the nearest.
+_LEAST_MCPU = 10
+_LEAST_MEMORY = 6 << 20
 # Not the engine's default, which may be a billion: programs that close them all would take minutes. Nor
 # more than we have ourselves: an engine on the same restricted machine could not give it.
 _OPEN_FILES = min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
@@ -66,8 +71,10 @@ _OPEN_FILES = min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 # docker-init starts the command, so what cannot be started is its last word and not the engine's.
 _NOT_STARTED = re.compile(rb"\[FATAL tini \(\d+\)\] (exec .{1,300} failed: .{1,200})")
 
-_AWAY = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, DockerException, OSError)
-"""What an engine that does not answer raises. APIError is one of them by inheritance: catch it first."""
+_AWAY = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
+"""What an engine that does not answer raises. APIError is one of them by inheritance: catch it first.
+
+Not DockerException: the SDK raises it for what is wrong on this side, where asking again is no use."""
 
 
 class _Followed:
@@ -103,9 +110,11 @@ class DockerRuntime:
         self._worker_id = worker_id
         self._base_url = base_url
         self._engine: Any = None
+        self._engine_cores = 1
         self._present_witness: Witness | None = None
         self._witnessing = threading.Lock()
         self._calls = ThreadPoolExecutor(16, "docker call")
+        self._fetches = ThreadPoolExecutor(4, "docker pull")  # may take long; no stop waits behind them
         self._followers = ThreadPoolExecutor(4096, "docker log")
         self._followed: dict[ContainerId, _Followed] = {}
         self._preparing: dict[str, asyncio.Lock] = {}
@@ -114,7 +123,9 @@ class DockerRuntime:
 
     async def open(self) -> None:
         if self._engine is None:
-            self._engine = await self._call(self._connect)
+            engine = await self._call(self._connect)
+            self._engine_cores = (await self._call(engine.info))["NCPU"]
+            self._engine = engine
 
     async def list(self) -> list[Found]:
         labelled = {"label": f"{_WORKER}={self._worker_id}"}
@@ -130,7 +141,9 @@ class DockerRuntime:
     async def prepare(self, image: str) -> Prepared:
         one_at_a_time = images.TASK_IMAGE if images.is_own(image) else image
         async with self._preparing.setdefault(one_at_a_time, asyncio.Lock()):
-            return await self._call(lambda: self._prepare(image))
+            if (here := await self._call(lambda: self._image_here(image))) is not None:
+                return here
+            return await self._call(lambda: self._fetch(image), self._fetches)
 
     async def start(self, spec: ContainerSpec, sink: LogSink) -> None:
         if spec.id not in self._followed:
@@ -173,6 +186,7 @@ class DockerRuntime:
             _, pending = await asyncio.wait(pending, timeout=0.1)
         self._followed.clear()
         self._followers.shutdown(wait=False)
+        self._fetches.shutdown(wait=False, cancel_futures=True)
         self._calls.shutdown(wait=False)
         if self._present_witness is not None:
             self._present_witness.close()
@@ -182,43 +196,57 @@ class DockerRuntime:
 
     # Below this line everything runs in threads.
 
-    async def _call(self, function: Callable[[], T]) -> T:
+    async def _call(self, function: Callable[[], T], threads: ThreadPoolExecutor | None = None) -> T:
         """Runs it in a thread. EngineAway when the engine did not answer, RuntimeRefused as it is."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._calls, function)
+            return await asyncio.get_running_loop().run_in_executor(threads or self._calls, function)
         except APIError as error:
             raise EngineAway(f"the Docker engine refused: {_words(error)}") from error
         except _AWAY as error:
             raise EngineAway(f"the Docker engine does not answer: {error}") from error
 
     def _connect(self) -> Any:
-        """A client with connections of its own."""
-        if self._base_url is None:
-            settings: dict[str, Any] = docker.utils.kwargs_from_env()
-        else:
-            settings = {"base_url": self._base_url}
-        return docker.APIClient(timeout=_CALL_S, **settings)
-
-    def _prepare(self, image: str) -> Prepared:
-        own = images.is_own(image)
-        if own and not self._own_images_current:
-            self._make_own_images()
-        pulled = False
-        for _ in range(2):
-            try:
-                found = self._engine.inspect_image(image)
-            except ImageNotFound:
-                if own:  # somebody tidied up
-                    self._make_own_images()
-                else:
-                    pull(self._engine, image)
-                    pulled = True
-            except APIError as error:
-                raise image_refused(image, _words(error)) from error
+        """A client with connections of its own. ConnectionError when there is no engine."""
+        try:
+            if self._base_url is None:
+                settings: dict[str, Any] = docker.utils.kwargs_from_env()
             else:
-                digests = [each.partition("@")[2] for each in found.get("RepoDigests") or ()]
-                return Prepared(image, digest=(digests or [found["Id"]])[0], pulled=pulled)
-        raise RuntimeRefused(ErrorKind.NONE, f"image {image!r} was removed as soon as it was here")
+                settings = {"base_url": self._base_url}
+            return docker.APIClient(timeout=_CALL_S, **settings)
+        except DockerException as error:  # it asks for the version, and wraps whatever comes of that
+            raise ConnectionError(str(error)) from error
+
+    def _image_here(self, image: str) -> Prepared | None:
+        """None when it is not here, or perhaps out of date."""
+        if images.is_own(image) and not self._own_images_current:
+            return None
+        try:
+            return self._inspect_image(image)
+        except ImageNotFound:
+            return None
+
+    def _fetch(self, image: str) -> Prepared:
+        own = images.is_own(image)
+        if own:
+            self._make_own_images()
+        else:
+            pull(self._engine, image)
+        try:
+            return replace(self._inspect_image(image), pulled=not own)
+        except ImageNotFound as error:
+            message = f"image {image!r} was removed as soon as it was here"
+            raise RuntimeRefused(ErrorKind.NONE, message) from error
+
+    def _inspect_image(self, image: str) -> Prepared:
+        """ImageNotFound; RuntimeRefused when the engine does not take the name."""
+        try:
+            found = self._engine.inspect_image(image)
+        except ImageNotFound:
+            raise
+        except APIError as error:
+            raise image_refused(image, _words(error)) from error
+        digests = [each.partition("@")[2] for each in found.get("RepoDigests") or ()]
+        return Prepared(image, digest=(digests or [found["Id"]])[0])
 
     def _make_own_images(self) -> None:
         try:
@@ -264,10 +292,11 @@ class DockerRuntime:
             mounts.append(Mount(mount.target, str(mount.source), type="bind", read_only=mount.read_only))
         limits: dict[str, Any] = {"pids_limit": _PIDS_PER_CORE * max(1, -(-spec.mcpu // 1000))}
         if spec.mcpu:
-            limits["nano_cpus"] = spec.mcpu * 1_000_000
+            limits["nano_cpus"] = min(max(spec.mcpu, _LEAST_MCPU), 1000 * self._engine_cores) * 1_000_000
         if spec.memory_bytes:
+            memory = max(spec.memory_bytes, _LEAST_MEMORY)
             # Together: no swap. Else a job could have more memory than it pays for, slowly.
-            limits |= {"mem_limit": spec.memory_bytes, "memswap_limit": spec.memory_bytes}
+            limits |= {"mem_limit": memory, "memswap_limit": memory}
         self._engine.create_container(
             spec.image,
             entrypoint=list(spec.command),  # an argv: not an argument of the image's own entrypoint
@@ -416,7 +445,7 @@ class DockerRuntime:
 
 def _interrupt(stream: Any) -> None:
     """Ends a stream of the SDK under the hands of the thread that reads it."""
-    with suppress(*_AWAY, AttributeError, ValueError):
+    with suppress(*_AWAY, DockerException, AttributeError, ValueError):
         stream.close()
 
 
@@ -443,6 +472,9 @@ def _words(error: APIError) -> str:
 def _start_refused(error: APIError) -> RuntimeRefused:
     """Whose fault it is that a container could not be made or started."""
     words = _words(error)
+    asked = "init was OOM-killed|cfs_quota_us.* invalid argument|Minimum memory limit|Range of CPUs"
+    if re.search(asked, words):
+        return RuntimeRefused(ErrorKind.CANNOT_START, f"cannot start with so little or so much: {words}")
     ours = "docker-init|mount|no space left|cgroup|network|No such image|address pool|no such device"
     if re.search(ours, words) or (error.status_code or 500) >= 500 and "exec" not in words:
         return RuntimeRefused(ErrorKind.NONE, f"the engine cannot start the container: {words}")

@@ -73,6 +73,36 @@ async def test_a_registry_that_falls_silent_is_given_up(
     assert refused.value.kind == ErrorKind.IMAGE_UNREACHABLE, refused.value.message
 
 
+async def test_a_credentials_store_that_fails_does_not_keep_an_image_from_being_asked_for(
+    on_docker: Machine, registry: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text('{"credsStore": "broken"}')
+    program = tmp_path / "docker-credential-broken"
+    program.write_text("#!/bin/sh\necho the keyring is locked; exit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    await on_docker.restart()
+    with pytest.raises(RuntimeRefused) as refused:
+        await asyncio.wait_for(on_docker.runtime.prepare(f"{registry}/secret:1"), 10)
+    assert refused.value.kind == ErrorKind.IMAGE_NO_ACCESS, refused.value.message
+    assert "the keyring is locked" in refused.value.message
+
+
+async def test_pulls_that_take_long_hold_up_nothing_else(on_docker: Machine, registry: str) -> None:
+    pulls = [asyncio.create_task(on_docker.runtime.prepare(f"{registry}/silent:{n}")) for n in range(20)]
+    try:
+        spec = on_docker.spec("sleep", "1000")
+        async with asyncio.timeout(30):
+            await on_docker.start(spec)
+            await on_docker.runtime.stop(spec.id, 0.1)
+            assert (await on_docker.runtime.wait(spec.id)).known
+        assert not any(pull.done() for pull in pulls)
+    finally:
+        for pull in pulls:
+            pull.cancel()
+
+
 @pytest.mark.parametrize("name", ["Not/Lower", "two words", "a:b:c", "x@sha256:short", "-"])
 async def test_a_bad_name_is_called_one(on_docker: Machine, name: str) -> None:
     with pytest.raises(RuntimeRefused) as refused:
@@ -107,6 +137,11 @@ async def test_a_child_out_of_memory_that_the_command_survives_is_a_success(on_d
         "bash", "-c", "python3 -c \"x = b'x' * 200_000_000\" || echo survived", memory_bytes=50 * MB
     )
     assert ended == Exit(0)
+
+
+async def test_less_than_the_engine_takes_and_more_than_it_has_still_runs(on_docker: Machine) -> None:
+    assert await on_docker.run("true", mcpu=5, memory_bytes=1 * MB) == (Exit(0), b"")
+    assert await on_docker.run("true", mcpu=1_000_000) == (Exit(0), b"")
 
 
 async def test_137_without_the_kernels_word_is_just_137(on_docker: Machine) -> None:
