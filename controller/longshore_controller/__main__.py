@@ -164,7 +164,10 @@ class Controller:
         try:
             port = server.add_insecure_port(listen)
         except RuntimeError as error:
-            raise CannotStart(f"server.listen: cannot listen on {listen}: {error}") from error
+            raise CannotStart(
+                f"server.listen: cannot listen on {listen}: it is taken or not this machine's; "
+                "choose another, or port 0 for a free one"
+            ) from error
         await server.start()
         return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,24 @@ def test_jobs_that_run_at_the_end_run_again_with_the_next(tmp_path: Path, signum
 def test_a_child_that_cannot_start_says_why(tmp_path: Path) -> None:
     refused = pytest.raises(AssertionError, match=r"the controller .*last words")
     with refused, running(tmp_path / "service", "--runtime", "process", "--database", "mysql://nowhere"):
+        pass
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        refused = pytest.raises(AssertionError, match=rf"error: port {port} is taken\n.*another --port")
+        with refused, running(tmp_path / "service", "--runtime", "process", "--port", str(port)):
+            pass
+
+
+def test_a_database_that_cannot_be_reached_is_said_in_one_line(tmp_path: Path) -> None:
+    url = "postgresql://nobody@127.0.0.1:1/nothing"
+    refused = pytest.raises(
+        AssertionError,
+        match=r"error: the controller cannot start: Postgres database nothing: .*\nhint: start that database",
+    )
+    with refused, running(tmp_path / "service", "--runtime", "process", "--database", url):
         pass
 
 

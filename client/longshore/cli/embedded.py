@@ -6,11 +6,14 @@ file `lock`, or a child of whoever had it. The database, the files and the logs 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import getpass
 import hashlib
 import json
 import os
+import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +32,8 @@ _LEFT_S = 40.0
 _STOP_WORKER_S = 25.0
 _STOP_CONTROLLER_S = 15.0
 _LOOK_AGAIN_S = 0.05
+_CANNOT_START = re.compile(r"cannot start: (.+?)(?: +\[[\w.]+\])?$", re.MULTILINE)
+"""The line of a child's log that says all, without the name of its logger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,7 @@ class EmbeddedService:
         self._controller.stop(_STOP_CONTROLLER_S)
 
     def _start_controller(self) -> ServiceAddress:
+        _check_port(self._plan.port)
         endpoint_file = self._folder / "endpoint"
         endpoint_file.unlink(missing_ok=True)
         config = self._folder / "controller.toml"
@@ -172,12 +178,30 @@ class EmbeddedService:
         while not fact():
             code = child.exit_code()
             if code is not None or time.monotonic() > deadline:
+                hint = f"all of its words are in {child.log}"
+                if reason := _CANNOT_START.search(child.last_words()):
+                    if "database" in reason[1] and self._plan.database:
+                        hint = f"start that database, or give another --database; {hint}"
+                    raise BatchError(f"the {child.name} cannot start: {reason[1]}", hint=hint)
                 what = f"{otherwise} after {_START_S:g} s" if code is None else f"cannot start ({how(code)})"
                 raise BatchError(
                     f"the {child.name} {what}. Its last words:\n{child.last_words()}",
-                    hint=f"all of them are in {child.log}",
+                    hint=hint,
                 )
             next_signal(_LOOK_AGAIN_S)
+
+
+def _check_port(port: int) -> None:
+    """Raises BatchError when it cannot be listened at; the controller would say it in words of gRPC."""
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # As gRPC does.
+        try:
+            trial.bind(("127.0.0.1", port))
+            trial.listen()
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            what = f"port {port} is taken" if taken else f"port {port} cannot be used: {error.strerror}"
+            raise BatchError(what, hint="choose another --port, or none") from error
 
 
 def _write_toml(file: Path, settings: dict[str, dict[str, object]]) -> None:
