@@ -2,7 +2,8 @@
 
 SIGTERM or SIGINT end workerd and leave its containers running: the next start with the same state
 folder adopts them, as after a crash. With --stop-jobs-on-exit they are stopped first and their jobs
-go back to the queue. Exit code 0: told to stop; 1: the controller refuses this worker; 2: bad flags.
+go back to the queue. Exit code 0: told to stop; 1: the controller refuses this worker; 2: bad flags,
+or a state folder that does not go with them.
 """
 
 from __future__ import annotations
@@ -22,16 +23,22 @@ from pathlib import Path
 from random import Random
 from uuid import uuid4
 
+from longshore_workerd import wire
 from longshore_workerd.containers import Surroundings
 from longshore_workerd.daemon import Daemon
 from longshore_workerd.identity import Memory
 from longshore_workerd.logs import Logs
 from longshore_workerd.machine import boot_id, clock_ms, offered_mcpu
+from longshore_workerd.model import AttemptState
 from longshore_workerd.runtime import Runtime
 from longshore_workerd.session import ActivationRefused, Introduction, Session, activate
 from longshore_workerd.spool import Spool
 
 _log = logging.getLogger("longshore_workerd")
+
+
+class StateRefused(Exception):
+    """The state folder does not go with what was asked for."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ActivationRefused as refused:
         _complain(str(refused))
         return 1
+    except StateRefused as refused:
+        _complain(str(refused))
+        return 2
     finally:
         os.close(lock)
 
@@ -62,6 +72,7 @@ async def _run(flags: argparse.Namespace) -> None:
     boot = boot_id()
     memory = Memory(state_dir)
     spool = Spool(state_dir)
+    _settle_runtime(flags.runtime, memory, spool, state_dir)
     logs = Logs(state_dir / "attempts")
     rng = Random()
     introduction = Introduction(
@@ -92,6 +103,29 @@ async def _run(flags: argparse.Namespace) -> None:
     _log.info("worker %s offers %g cores, runtime %s", identity.worker_id, flags.cores / 1000, runtime.name)
     await daemon.run(session, stopping, stop_jobs=flags.stop_jobs_on_exit)
     spool.close()
+
+
+def _settle_runtime(name: str, memory: Memory, spool: Spool, state_dir: Path) -> None:
+    """StateRefused while containers of another runtime may run: this one could neither see nor stop them."""
+    before = memory.runtime() or name
+    if before != name and (held := _held(spool)):
+        raise StateRefused(
+            f"{len(held)} attempts in {state_dir} were begun with --runtime {before}, and --runtime {name} "
+            f"would run them a second time. Start with --runtime {before} --stop-jobs-on-exit and end it, or "
+            "stop their containers yourself and remove the folder"
+        )
+    if memory.runtime() != name:
+        memory.remember_runtime(name)
+
+
+def _held(spool: Spool) -> list[str]:
+    """Attempts that were accepted and have not ended."""
+    return [
+        attempt_id
+        for attempt_id, entry in spool.entries().items()
+        if entry.accepted is not None
+        and (entry.report is None or wire.decode_report(entry.report).state is not AttemptState.ENDED)
+    ]
 
 
 def _runtime(name: str, state_dir: Path, worker_id: str) -> Runtime:

@@ -1,6 +1,7 @@
-"""What a worker must remember besides its attempts: who it is, whom it obeys, how long it may believe.
+"""What a worker must remember besides its attempts: who it is, whom it obeys, how long it may believe,
+and what runs its containers.
 
-Three small files of the state folder, each replaced as a whole.
+Four small files of the state folder, each replaced as a whole.
 """
 
 from __future__ import annotations
@@ -38,6 +39,13 @@ class Memory:
 
     def remember_identity(self, identity: Identity) -> None:
         self._replace("identity.json", json.dumps(asdict(identity)), durable=True)
+
+    def runtime(self) -> str | None:
+        """Which one has run the containers so far; None: nothing was run yet."""
+        return self._read("runtime")
+
+    def remember_runtime(self, name: str) -> None:
+        self._replace("runtime", name, durable=True)
 
     def epoch(self) -> int:
         """The highest controller epoch that was obeyed; 0 = none."""

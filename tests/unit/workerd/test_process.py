@@ -26,16 +26,25 @@ class Worker:
         self.folder = folder
         self.process: Process | None = None
 
-    async def start(self, *flags: str, connect: bool = True) -> None:
+    async def start(
+        self, *flags: str, connect: bool = True, stderr: int = asyncio.subprocess.DEVNULL
+    ) -> None:
         connections = len(self.controller.hellos)
         self.process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "longshore_workerd", "--controller", self.controller.address),
             *("--state-dir", str(self.folder), "--activation-token", "once", "--runtime", "fake"),
             *("--cores", "16", *flags),
-            stderr=asyncio.subprocess.DEVNULL,
+            stderr=stderr,
         )
         if connect:
             await self.controller.until(lambda: len(self.controller.hellos) > connections)
+
+    async def refused(self, *flags: str) -> tuple[int, str]:
+        """Starts it and sees it end: its exit code and what it said."""
+        await self.start(*flags, connect=False, stderr=asyncio.subprocess.PIPE)
+        assert self.process is not None
+        _, words = await asyncio.wait_for(self.process.communicate(), 20)
+        return self.process.returncode or 0, words.decode()
 
     async def kill(self) -> None:
         assert self.process is not None
@@ -148,3 +157,21 @@ async def test_a_refused_activation_token_ends_it(worker: Worker) -> None:
     await worker.start(connect=False)
     assert worker.process is not None
     assert await worker.process.wait() == 1
+
+
+async def test_a_folder_with_attempts_of_another_runtime_is_refused(worker: Worker) -> None:
+    controller = worker.controller
+    await worker.start()
+    await controller.assign(assignment("a", FAKE_RUN_MS=60_000))
+    await controller.until(lambda: controller.started)
+    await worker.terminate()
+    code, words = await worker.refused("--runtime", "process")
+    assert code == 2
+    assert "--runtime fake" in words and str(worker.folder) in words
+    await worker.start()
+    await controller.revoke("a")
+    await controller.until(lambda: "a" in controller.ends)
+    await controller.until(lambda: controller.heartbeats and not controller.heartbeats[-1].spooled)
+    await worker.terminate()
+    await worker.start("--runtime", "process")
+    assert controller.hellos[-1].runtime == "process"
