@@ -7,12 +7,13 @@ has ended, and that somebody wants us to end, are answers to the same question.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from . import tied
@@ -24,7 +25,7 @@ _ALL = _ENDS | {signal.SIGCHLD}
 _STEADY_S = 60.0
 """A child that ran so long was well: if it ends, the next is started at once."""
 _LOG_BYTES = 10_000_000
-"""A log that is longer is put aside when its process starts; the one that was aside is gone then."""
+"""A log that is longer is put aside, and the one that was aside is gone."""
 
 
 class Ended(BaseException):
@@ -77,7 +78,11 @@ class Child:
         return self._process.poll()
 
     def tend(self) -> float | None:
-        """Start it again if it has ended and its time has come; in how many seconds to look again."""
+        """Start it again if it has ended and its time has come; in how many seconds to look again.
+
+        Each time its log is put aside if it has become long.
+        """
+        self._put_log_aside()
         now = time.monotonic()
         if self._start_again_at is None:
             code = self.exit_code()
@@ -124,9 +129,16 @@ class Child:
             return f"({error})"
         return "\n".join(f"  {line}" for line in lines[-n:])
 
+    def _put_log_aside(self) -> None:
+        """If it has become long. The process writes on to the same file; lines of that moment may be lost."""
+        with suppress(OSError):  # A disk that is full, or a log that somebody removed, ends nobody.
+            if self.log.stat().st_size > _LOG_BYTES:
+                shutil.copyfile(self.log, self.log.with_suffix(".old.log"))
+                os.truncate(self.log, 0)
+                self._log_start = 0
+
     def _start(self) -> None:
-        if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
-            self.log.replace(self.log.with_suffix(".old.log"))
+        self._put_log_aside()
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(

@@ -32,6 +32,8 @@ _LEFT_S = 40.0
 _STOP_WORKER_S = 25.0
 _STOP_CONTROLLER_S = 15.0
 _LOOK_AGAIN_S = 0.05
+_LOGS_S = 60.0
+"""How often the length of the children's logs is looked at."""
 _CANNOT_START = re.compile(r"cannot start: (.+?)(?: +\[[\w.]+\])?$", re.MULTILINE)
 """The line of a child's log that says all, without the name of its logger."""
 
@@ -110,7 +112,7 @@ class EmbeddedService:
         """Start again what ends. Returns only by raising Ended."""
         while True:
             pauses = [self._controller.tend(), self._worker.tend()]
-            next_signal(min((pause for pause in pauses if pause is not None), default=3600.0))
+            next_signal(min((pause for pause in pauses if pause is not None), default=_LOGS_S))
 
     def stop(self) -> None:
         """End both in good order, first the worker with its jobs. Also of what has only half started."""

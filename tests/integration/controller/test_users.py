@@ -345,6 +345,23 @@ async def test_while_the_database_is_away_changes_are_unavailable_and_then_go_on
     assert [b.batch_id for b in listed.batches] == [batch_id]
 
 
+async def test_what_workers_do_well_is_logged_for_debugging_only(
+    service: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with service.worker() as workerd:
+        await service.ada.submit(job())
+        (attempt,) = await workerd.assigned()
+        await workerd.push((attempt.attempt_id, 0, b"x"))
+    levels: dict[str, int] = {}
+    async with asyncio.timeout(20):
+        while "PushLogs" not in levels:
+            await asyncio.sleep(0)
+            rpcs = [r for r in caplog.records if r.getMessage() == "rpc"]
+            levels = {r.method.split("/")[-1]: r.levelno for r in rpcs}  # type: ignore[attr-defined]
+    assert (levels["PushLogs"], levels["CloseBatch"]) == (logging.DEBUG, logging.INFO)
+
+
 async def test_the_counters_of_a_watcher_never_step_back(
     service: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from longshore.cli import children
 from longshore.cli.children import Child, Ended, next_signal, signals_waited_for
 from longshore.cli.embedded import occupied
 from longshore.errors import Conflict
@@ -105,6 +106,26 @@ def test_the_last_words_are_those_of_the_last_start(tmp_path: Path, lock: int) -
     it = child(tmp_path, lock, "import sys; print('now'); sys.exit(3)")
     assert until_ended(it) == 3
     assert it.last_words().strip() == "now"
+
+
+def test_a_log_does_not_grow_without_bound_while_its_process_runs(
+    tmp_path: Path, lock: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "_LOG_BYTES", 10)
+    go_on = tmp_path / "go on"
+    it = child(
+        tmp_path,
+        lock,
+        "import os, time\nprint('the first words', flush=True)\n"
+        f"while not os.path.exists({str(go_on)!r}): time.sleep(0.01)\nprint('the last', flush=True)",
+    )
+    until_logged(it, "words")
+    assert it.tend() is None
+    go_on.touch()
+    assert until_ended(it) == 0
+    assert it.log.read_text() == "the last\n"
+    assert (tmp_path / "child.old.log").read_text() == "the first words\n"
+    assert it.last_words() == "  the last"
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
