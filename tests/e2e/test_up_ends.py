@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import signal
 import socket
 from pathlib import Path
@@ -28,6 +29,23 @@ def test_jobs_that_run_at_the_end_run_again_with_the_next(tmp_path: Path, signum
         assert up.run("wait", str(batch)).code == 0, up.logs()
         assert up.run("logs", f"{batch}/1").out == b"again\n"
         assert up.run("get", f"{batch}/1", "-o", "json").document["job"]["n_attempts"] == 2
+
+
+def test_jobs_of_a_worker_that_is_not_there_at_the_end_are_the_nexts(tmp_path: Path) -> None:
+    service = tmp_path / "service"
+    mark, go_on = tmp_path / "mark", tmp_path / "go on"
+    script = f"touch {mark}; for n in {{1..1200}}; do test -e '{go_on}' && exit; sleep 0.05; done; exit 1"
+    with running(service, "--runtime", "process") as up:
+        batch = submit(up, tmp_path, job(script))
+        while not mark.exists():
+            assert up.run("get", str(batch)).code == 0
+        os.kill(up.child("longshore_workerd"), signal.SIGKILL)
+        assert up.end(signal.SIGINT) == 0
+        assert "the worker could not stop its jobs" in "".join(up.said)
+    with running(service, "--runtime", "process") as up:
+        go_on.touch()
+        assert up.run("wait", str(batch)).code == 0, up.logs()
+        assert up.run("get", f"{batch}/1", "-o", "json").document["job"]["n_attempts"] == 1
 
 
 def test_a_child_that_cannot_start_says_why(tmp_path: Path) -> None:

@@ -102,11 +102,14 @@ class Child:
         say(f"the {self.name} is started again")
         return None
 
-    def stop(self, within_s: float) -> None:
-        """End it in good order; after that time, or when somebody asks once more, at once."""
+    def stop(self, within_s: float) -> bool:
+        """End it in good order; after that time, or when somebody asks once more, at once.
+
+        False: it did not end well when it was asked to, or it had ended before.
+        """
         self._start_again_at = None
         if self._process is None or self._process.poll() is not None:
-            return
+            return self._process is None
         self._process.terminate()
         deadline = time.monotonic() + within_s
         try:
@@ -114,10 +117,12 @@ class Child:
                 next_signal(deadline - time.monotonic())
         except Ended:
             pass
-        if self._process.poll() is None:
-            say(f"the {self.name} did not end and is killed", colour="red")
-            self._process.kill()
-            self._process.wait()
+        if (code := self._process.poll()) is not None:
+            return code == 0
+        say(f"the {self.name} did not end and is killed", colour="red")
+        self._process.kill()
+        self._process.wait()
+        return False
 
     def last_words(self, n: int = 8) -> str:
         """The end of what this process wrote to its log."""

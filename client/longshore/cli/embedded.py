@@ -97,6 +97,7 @@ class EmbeddedService:
         self._plan = plan
         self._controller = Child("controller", "longshore_controller", folder / "controller.log", lock_fd)
         self._worker = Child("worker", "longshore_workerd", folder / "worker.log", lock_fd)
+        self._joined = False
 
     def start(self) -> ServiceAddress:
         """Start both; where the service is, once the worker has joined and clients can find it.
@@ -105,6 +106,7 @@ class EmbeddedService:
         """
         address = self._start_controller()
         self._start_worker(address.endpoint)
+        self._joined = True
         write_service_file(self._folder, address, os.getpid())
         return address
 
@@ -117,7 +119,12 @@ class EmbeddedService:
     def stop(self) -> None:
         """End both in good order, first the worker with its jobs. Also of what has only half started."""
         (self._folder / "service.json").unlink(missing_ok=True)
-        self._worker.stop(_STOP_WORKER_S)
+        if not self._worker.stop(_STOP_WORKER_S) and self._joined:
+            say(
+                "the worker could not stop its jobs: those that run go on by themselves, "
+                "and the next `longshore up` in this folder sees to them",
+                colour="red",
+            )
         self._controller.stop(_STOP_CONTROLLER_S)
 
     def _start_controller(self) -> ServiceAddress:
