@@ -231,13 +231,18 @@ class Session:
             call.cancel()
 
     def _obey(self, welcome: service.Welcome) -> bool:
-        """Whether this is the controller, or one that was replaced."""
+        """Whether this is the controller, or one that was replaced. Not before its epoch is on disk:
+        whom we obey now we must not leave for a predecessor after a restart."""
         seen = self._memory.epoch()
         if welcome.epoch < seen:
             _log.warning("hanging up: this controller's epoch %d is over, %d was seen", welcome.epoch, seen)
             return False
         if welcome.epoch > seen:
-            self._memory.remember_epoch(welcome.epoch)
+            try:
+                self._memory.remember_epoch(welcome.epoch)
+            except OSError as error:
+                _log.error("hanging up: epoch %d cannot be remembered: %s", welcome.epoch, error)
+                return False
         _log.info("connected: epoch %d, session %d", welcome.epoch, welcome.session)
         return True
 
@@ -362,7 +367,8 @@ def _channel(controller: str) -> aio.Channel:
         ("grpc.max_reconnect_backoff_ms", 1000),
     ]
     if is_local(controller):
-        return aio.insecure_channel(controller, options)
+        # A proxy of the environment would look for it on its own machine.
+        return aio.insecure_channel(controller, [*options, ("grpc.enable_http_proxy", 0)])
     return aio.secure_channel(controller, grpc.ssl_channel_credentials(), options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -208,6 +209,41 @@ async def test_a_controller_of_a_past_epoch_is_not_obeyed(controller: FakeContro
         controller.epoch = 8
         await controller.until(lambda: "a" in controller.ends)
     assert Memory(tmp_path).epoch() == 8
+
+
+async def test_a_full_disk_delays_the_conversation_and_ends_nothing(
+    controller: FakeController, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with worker(controller, tmp_path) as daemon:
+        await controller.assign(assignment("a", FAKE_RUN_MS=60_000))
+        await controller.until(lambda: "a" in controller.started)
+        remember = Memory.remember_epoch
+        refused: list[int] = []
+
+        def full(self: Memory, epoch: int) -> None:
+            refused.append(epoch)
+            if len(refused) < 3:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            remember(self, epoch)
+
+        monkeypatch.setattr(Memory, "remember_epoch", full)
+        await controller.stop()
+        controller.epoch = 2
+        heard = len(controller.heartbeats)
+        await controller.start()
+        await controller.until(lambda: len(controller.heartbeats) > heard)
+        assert refused == [2, 2, 2]
+        assert [held.attempt_id for held in daemon.held()] == ["a"]
+        assert not controller.ends
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "grpc_proxy", "https_proxy"])
+async def test_a_local_controller_is_reached_past_any_proxy(
+    controller: FakeController, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    async with asyncio.timeout(20), worker(controller, tmp_path):
+        assert controller.hellos
 
 
 async def test_many_reports_travel_in_few_messages(controller: FakeController, tmp_path: Path) -> None:
