@@ -44,6 +44,7 @@ class FakeController(service_grpc.WorkerServiceServicer):
         self.acks = True
         self.takes_logs = True
         self.tokens = {"once"}
+        self.worker_token = "secret"
         self.wanted: dict[str, service.Assignment] = {}
         self.hellos: list[service.Hello] = []
         self.heartbeats: list[service.Heartbeat] = []
@@ -73,6 +74,12 @@ class FakeController(service_grpc.WorkerServiceServicer):
         if self._server is not None:
             await self._server.stop(0)
             self._server = None
+
+    def become_another_service(self) -> None:
+        """At the same address, with a database of its own."""
+        self.worker_token += " of another"
+        self.tokens = {"once"}
+        self.wanted.clear()
 
     @property
     def address(self) -> str:
@@ -106,7 +113,7 @@ class FakeController(service_grpc.WorkerServiceServicer):
         if request.activation_token not in self.tokens:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "unknown or used")
         self.tokens.discard(request.activation_token)
-        return service.ActivateResponse(worker_id="w1", worker_token="secret")
+        return service.ActivateResponse(worker_id="w1", worker_token=self.worker_token)
 
     async def Connect(
         self, requests: AsyncIterator[service.WorkerMessage], context: Any
@@ -191,7 +198,7 @@ class FakeController(service_grpc.WorkerServiceServicer):
         return service.ControllerMessage(assignments=orders)
 
     async def _authenticate(self, context: Any) -> None:
-        if ("authorization", "Bearer secret") not in context.invocation_metadata():
+        if ("authorization", f"Bearer {self.worker_token}") not in context.invocation_metadata():
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you?")
 
     async def _send(self, assignments: service.Assignments) -> None:

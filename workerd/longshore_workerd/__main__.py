@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from random import Random
@@ -26,12 +27,12 @@ from uuid import uuid4
 from longshore_workerd import wire
 from longshore_workerd.containers import Surroundings
 from longshore_workerd.daemon import Daemon
-from longshore_workerd.identity import Memory
+from longshore_workerd.identity import Identity, Memory
 from longshore_workerd.logs import Logs
 from longshore_workerd.machine import boot_id, clock_ms, offered_mcpu
 from longshore_workerd.model import AttemptState
 from longshore_workerd.runtime import Runtime
-from longshore_workerd.session import ActivationRefused, Introduction, Session, activate
+from longshore_workerd.session import ActivationRefused, IdentityUnknown, Introduction, Session, activate
 from longshore_workerd.spool import Spool
 
 _log = logging.getLogger("longshore_workerd")
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         asyncio.run(_run(flags))
         return 0
-    except ActivationRefused as refused:
+    except (ActivationRefused, IdentityUnknown) as refused:
         _complain(str(refused))
         return 1
     except StateRefused as refused:
@@ -69,40 +70,72 @@ def main(arguments: list[str] | None = None) -> int:
 
 async def _run(flags: argparse.Namespace) -> None:
     state_dir: Path = flags.state_dir
-    boot = boot_id()
     memory = Memory(state_dir)
     spool = Spool(state_dir)
     _settle_runtime(flags.runtime, memory, spool, state_dir)
-    logs = Logs(state_dir / "attempts")
     rng = Random()
     introduction = Introduction(
         name=flags.name,
-        boot_id=boot,
+        boot_id=boot_id(),
         incarnation=uuid4().hex,
         version=_version(),
         capacity_mcpu=flags.cores,
         runtime=flags.runtime,
     )
-    identity = await activate(flags.controller, introduction, memory, _token_source(flags), rng)
+    become = partial(activate, flags.controller, introduction, memory, _token_source(flags), rng)
+    identity = await become()
+    try:
+        await _serve(flags, introduction, identity, memory, spool, rng)
+    except IdentityUnknown as unknown:
+        why = f"{flags.controller} does not know this worker ({unknown}): the state folder {state_dir}"
+        if held := spool.entries():
+            raise ActivationRefused(
+                f"{why} belongs to another service, and holds {len(held)} attempts of it: remove the folder, "
+                "or start with another one"
+            ) from unknown
+        _log.warning("%s is of another service and holds nothing: activating anew", why)
+        try:
+            identity = await become(anew=True)
+        except ActivationRefused as refused:
+            raise ActivationRefused(f"{why} belongs to another service, and {refused}") from refused
+        await _serve(flags, introduction, identity, memory, spool, rng)
+    finally:
+        spool.close()
+
+
+async def _serve(
+    flags: argparse.Namespace,
+    introduction: Introduction,
+    identity: Identity,
+    memory: Memory,
+    spool: Spool,
+    rng: Random,
+) -> None:
+    """As that worker, until SIGTERM. IdentityUnknown."""
+    state_dir: Path = flags.state_dir
     runtime = _runtime(flags.runtime, state_dir, identity.worker_id)
     daemon = Daemon(
         runtime=runtime,
         spool=spool,
-        logs=logs,
+        logs=Logs(state_dir / "attempts"),
         memory=memory,
         surroundings=Surroundings(flags.store, flags.owner, isolated=runtime.isolated),
-        boot_id=boot,
+        boot_id=introduction.boot_id,
         clock_ms=clock_ms,
         rng=rng,
         io_folders=runtime.name != "fake",
     )
     session = Session(flags.controller, identity, introduction, memory, daemon, clock_ms, rng)
     stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signum, stopping.set)
+        loop.add_signal_handler(signum, stopping.set)
     _log.info("worker %s offers %g cores, runtime %s", identity.worker_id, flags.cores / 1000, runtime.name)
-    await daemon.run(session, stopping, stop_jobs=flags.stop_jobs_on_exit)
-    spool.close()
+    try:
+        await daemon.run(session, stopping, stop_jobs=flags.stop_jobs_on_exit)
+    finally:
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(signum)
 
 
 def _settle_runtime(name: str, memory: Memory, spool: Spool, state_dir: Path) -> None:

@@ -104,7 +104,7 @@ class Daemon:
 
     async def run(self, session: Session, stopping: asyncio.Event, *, stop_jobs: bool) -> None:
         """Until ``stopping`` is set; then the containers run on, to be adopted by the next start, or,
-        with ``stop_jobs``, they are stopped and the controller is told. ActivationRefused."""
+        with ``stop_jobs``, they are stopped and the controller is told. IdentityUnknown."""
         self._session = session
         self._pusher = LogPusher(self._logs, session.push_logs, self._rng)
         await self._insist(self._runtime.open)

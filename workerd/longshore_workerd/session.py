@@ -51,6 +51,10 @@ class ActivationRefused(Exception):
     """This worker has no identity and cannot get one."""
 
 
+class IdentityUnknown(Exception):
+    """The controller does not know this worker: it is another service's, or its database is new."""
+
+
 class PushFailed(Exception):
     """Log bytes did not arrive. ``refused``: nor will they ever; otherwise try again later, with
     ``gap`` from the beginning of the log, since the controller has lost what came before."""
@@ -100,13 +104,20 @@ class LogPiece:
 
 
 async def activate(
-    controller: str, introduction: Introduction, memory: Memory, token: Callable[[], str], rng: Random
+    controller: str,
+    introduction: Introduction,
+    memory: Memory,
+    token: Callable[[], str],
+    rng: Random,
+    *,
+    anew: bool = False,
 ) -> Identity:
     """Who this worker is: what it remembers, or what the controller says for a one-time token.
 
     Tried until the controller answers, each time with what ``token`` returns then. ActivationRefused.
+    ``anew``: what it remembers is of another service, and forgotten when this one has answered.
     """
-    identity = memory.identity()
+    identity = None if anew else memory.identity()
     failures = 0
     async with _channel(controller) as channel:
         stub: service_grpc.WorkerServiceAsyncStub = service_grpc.WorkerServiceStub(channel)
@@ -125,6 +136,7 @@ async def activate(
                 await asyncio.sleep(backoff(failures, rng))
             else:
                 identity = Identity(response.worker_id, response.worker_token)
+                memory.remember_epoch(0)  # this service's begin anew
                 memory.remember_identity(identity)
                 _log.info("activated as worker %s", identity.worker_id)
     return identity
@@ -170,7 +182,7 @@ class Session:
         return self._connected
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. IdentityUnknown."""
         async with _channel(self._controller) as channel:
             self._stub = service_grpc.WorkerServiceStub(channel)
             failures = 0
@@ -180,6 +192,8 @@ class Session:
                     await self._converse(self._stub)
                     _log.info("the controller ended the conversation")
                 except aio.AioRpcError as error:
+                    if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                        raise IdentityUnknown(str(error.details())) from error
                     _log.warning("no conversation with %s: %s", self._controller, _in_words(error))
                 except TimeoutError:
                     _log.warning("%s is silent: connecting anew", self._controller)

@@ -175,3 +175,38 @@ async def test_a_folder_with_attempts_of_another_runtime_is_refused(worker: Work
     await worker.terminate()
     await worker.start("--runtime", "process")
     assert controller.hellos[-1].runtime == "process"
+
+
+async def test_an_idle_worker_of_another_service_is_activated_anew(worker: Worker) -> None:
+    controller = worker.controller
+    controller.epoch = 9
+    await worker.start()
+    await worker.terminate()
+    controller.become_another_service()
+    controller.epoch = 1
+    await worker.start()
+    await controller.assign(assignment("a"))
+    await controller.until(lambda: "a" in controller.ends)
+
+
+async def test_a_worker_of_another_service_without_a_token_says_whose_folder_it_is(worker: Worker) -> None:
+    await worker.start()
+    await worker.terminate()
+    worker.controller.become_another_service()
+    worker.controller.tokens = set()
+    code, words = await worker.refused()
+    assert code == 1
+    assert f"{worker.folder} belongs to another service" in words and "activation token" in words
+
+
+async def test_a_worker_that_holds_attempts_of_another_service_ends(worker: Worker) -> None:
+    controller = worker.controller
+    await worker.start()
+    await controller.assign(assignment("a", FAKE_RUN_MS=60_000))
+    await controller.until(lambda: controller.started)
+    await worker.terminate()
+    controller.become_another_service()
+    code, words = await worker.refused()
+    assert code == 1
+    assert "belongs to another service, and holds 1 attempts" in words and str(worker.folder) in words
+    assert controller.tokens == {"once"}
