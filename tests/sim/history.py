@@ -397,7 +397,7 @@ def _quiet() -> Iterator[None]:
         logger.propagate = False
         logger.setLevel(logging.ERROR)
     try:
-        with patch.object(engine_module, "gc", SimpleNamespace(collect=int, freeze=int)):
+        with patch.object(engine_module, "gc", SimpleNamespace(collect=int, freeze=int, unfreeze=int)):
             yield
     finally:
         for logger, (propagate, level) in zip(loggers, were, strict=True):
