@@ -52,7 +52,8 @@ class LogPusher:
         self._followed: dict[str, None] = {}
         self._offsets: dict[ContainerId, int] = {}
         self._wake = asyncio.Event()
-        self._one_by_one = False
+        self._suspects: list[str] = []
+        """Attempts of a round that was refused, each pushed alone to find out which of them it was."""
 
     def deliver(self, attempt_id: str) -> None:
         """It has ended and writes no more: once its logs are delivered, its folder is removed."""
@@ -87,12 +88,13 @@ class LogPusher:
                     _log.warning("logs wait: %s", failure)
                     await asyncio.sleep(backoff(failures, self._rng))
                 elif len(attempt_ids) > 1:
-                    self._one_by_one = True  # to find out which of them it is
+                    self._suspects = sorted(attempt_ids, key=lambda a: a not in self._ended)
                 else:
                     self._give_up(attempt_ids.pop(), failure)
                 self._wake.set()
                 continue
             failures = 0
+            self._suspects = [a for a in self._suspects if a not in attempt_ids]
             for share in shares:
                 self._offsets[share.id] = share.offset + share.length
             await self._let_go(self._finished(shares))
@@ -105,10 +107,14 @@ class LogPusher:
         self._wake.clear()
 
     def _next_round(self) -> list[_Share]:
+        while self._suspects:
+            if alone := list(self._shares(self._suspects[0])):
+                return alone
+            self._suspects.pop(0)
         shares: list[_Share] = []
         room = ROUND_BYTES
         for attempt_id in [*self._followed, *self._ended]:
-            if room <= 0 or (self._one_by_one and shares):
+            if room <= 0:
                 break
             for share in self._shares(attempt_id):
                 shares.append(share)
@@ -143,7 +149,7 @@ class LogPusher:
     def _give_up(self, attempt_id: str, failure: PushFailed) -> None:
         """The controller will never take it."""
         _log.error("the log of attempt %s is dropped: %s", attempt_id, failure)
-        self._one_by_one = False
+        self._suspects = [a for a in self._suspects if a != attempt_id]
         self._followed.pop(attempt_id, None)
         if attempt_id in self._ended:
             self._drop(attempt_id)
