@@ -193,6 +193,9 @@ class ProcessRuntime:
         found = []
         for entry in sorted(self._folder.iterdir()):
             attempt_id, _, container = entry.name.rpartition("-")
+            if not attempt_id or container.upper() not in Container.__members__:
+                log.warning("%s is no container of this runtime: left alone", entry)
+                continue
             id = ContainerId(attempt_id, Container[container.upper()])
             pidfd = _pidfd(_Record.read(entry / "record"))
             found.append(Found(id, running=pidfd >= 0))
@@ -387,13 +390,18 @@ def _pidfd(record: _Record) -> int:
         return -1
     try:
         pidfd = os.pidfd_open(record.pid)
-        fields = Path(f"/proc/{record.pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return -1
-    if fields[19] == record.started and fields[0] not in "ZX":
-        return pidfd
+    with suppress(OSError):
+        fields = _stat(record.pid).rpartition(")")[2].split()
+        if fields[19] == record.started and fields[0] not in "ZX":
+            return pidfd
     os.close(pidfd)
     return -1
+
+
+def _stat(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text()
 
 
 def _shell_safe(folder: Path, attempt_id: str) -> str:

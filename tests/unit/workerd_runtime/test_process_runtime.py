@@ -85,6 +85,31 @@ async def test_a_killed_shell_takes_its_command_along_and_the_end_is_unknown(mac
     assert (machine.io / "beats").stat().st_size == beats
 
 
+async def test_a_stray_name_among_the_processes_is_left_alone(machine: Machine, tmp_path: Path) -> None:
+    for name in ("lost+found", ".DS_Store", "-main", "a-mainly"):
+        (tmp_path / "state" / name).mkdir()
+    spec = machine.spec("sleep", "1000")
+    await machine.start(spec)
+    assert [found.id for found in await machine.runtime.list()] == [spec.id]
+
+
+async def test_a_process_that_cannot_be_looked_at_leaves_no_open_file(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = machine.spec("bash", "-c", "echo up >/io/up; sleep 1000")
+    await machine.start(spec)
+    await machine.appears("up")
+
+    def gone(pid: int) -> str:
+        raise ProcessLookupError(pid)
+
+    with monkeypatch.context() as blind:
+        open_files = len(os.listdir("/proc/self/fd"))
+        blind.setattr(process_runtime, "_stat", gone)
+        assert [found.running for found in await machine.runtime.list()] == [False]
+        assert len(os.listdir("/proc/self/fd")) == open_files
+
+
 async def test_another_process_of_the_same_number_is_not_taken_for_ours(
     machine: Machine, tmp_path: Path
 ) -> None:
