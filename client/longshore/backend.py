@@ -187,7 +187,9 @@ def _open_dashboard(batch_id: int, client: Client, *, in_terminal: bool) -> None
     """Let the dashboard have the terminal until it is left; where there is none, the hint stands above."""
     if not (in_terminal and sys.stdin.isatty() and sys.stdout.isatty()):
         return
-    environ = {**os.environ, "LONGSHORE_ENDPOINT": client.endpoint, "LONGSHORE_TOKEN": client._address.token}
+    environ = dict(os.environ)
+    if client._address.file is None:  # Otherwise it finds the service as we did, and again should it move.
+        environ |= {"LONGSHORE_ENDPOINT": client.endpoint, "LONGSHORE_TOKEN": client._address.token}
     program = "import sys; from longshore.cli import main; sys.exit(main())"
     try:
         subprocess.run([sys.executable, "-c", program, "ui", str(batch_id)], env=environ, check=False)

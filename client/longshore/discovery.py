@@ -25,6 +25,8 @@ class ServiceAddress:
     endpoint: str
     """``host:port``, or ``unix:///path``."""
     token: str = field(repr=False)
+    file: Path | None = field(default=None, compare=False)
+    """The `service.json` that says so; `longshore up` may come back elsewhere, and it says where."""
 
     @property
     def is_local(self) -> bool:
@@ -59,6 +61,7 @@ def find_service(
     file = home_folder(environ) / "service.json"
     endpoint = endpoint or environ.get("LONGSHORE_ENDPOINT")
     token = token or environ.get("LONGSHORE_TOKEN") or _token_of_file(environ.get("LONGSHORE_TOKEN_FILE"))
+    found_in = None
     if endpoint:
         _check_endpoint(endpoint)
         if not token and (running := read_service_file(file)) and running.endpoint == endpoint:
@@ -67,10 +70,10 @@ def find_service(
         running = read_service_file(file)
         if running is None:
             raise Unavailable(f"no service is known: there is no {file}", hint=_START)
-        endpoint, token = running.endpoint, running.token
+        endpoint, token, found_in = running.endpoint, running.token, file
     if not token:
         raise AuthError(f"there is no token for the service at {endpoint}", hint="set LONGSHORE_TOKEN")
-    return ServiceAddress(endpoint, token)
+    return ServiceAddress(endpoint, token, found_in)
 
 
 def read_service_file(file: Path) -> ServiceAddress | None:
@@ -80,7 +83,7 @@ def read_service_file(file: Path) -> ServiceAddress | None:
     """
     try:
         content = json.loads(file.read_text())
-        address = ServiceAddress(str(content["endpoint"]), str(content["token"]))
+        address = ServiceAddress(str(content["endpoint"]), str(content["token"]), file)
         pid = int(content["pid"])
     except FileNotFoundError:
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +25,7 @@ from longshore_api.v1 import (
 
 from . import wire
 from .checks import check_attributes, check_text
-from .discovery import ServiceAddress, find_service
+from .discovery import ServiceAddress, find_service, read_service_file
 from .errors import BatchError, UsageError, WaitTimeout, WrongType, error_of_code
 from .handles import Batch, BatchBuilder, Job
 from .status import BatchStatus, Events, JobSpec, JobStatus, LogChunk, Page, Session
@@ -73,7 +74,7 @@ class Client:
     ----------
     billing_project : pays for batches that are created; not needed to look at any.
     endpoint, token : the service; without them LONGSHORE_ENDPOINT and LONGSHORE_TOKEN, then the
-        service that `longshore up` runs on this machine.
+        service that `longshore up` runs on this machine, also when it has come back elsewhere.
     retry_s : for how many seconds of trouble in a row a call is repeated.
 
     Raises Unavailable or AuthError, with what to do, when no service or no token is known; nothing
@@ -93,11 +94,9 @@ class Client:
         self._address = find_service(endpoint, token)
         self._billing_project = billing_project
         self._retry_s = retry_s
-        self._metadata = (("authorization", f"Bearer {self._address.token}"),)
-        self._channel = _channel(self._address)
         self._closed = False
-        self._batches = batch_service_pb2_grpc.BatchServiceStub(self._channel)
-        self._auth = auth_service_pb2_grpc.AuthServiceStub(self._channel)
+        self._lock = threading.Lock()
+        self._dial(self._address)
 
     @property
     def endpoint(self) -> str:
@@ -105,8 +104,9 @@ class Client:
 
     def close(self) -> None:
         """Hang up. Batches go on. May be called again; every other call is refused from then on."""
-        self._closed = True
-        self._channel.close()
+        with self._lock:
+            self._closed = True
+            self._channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +119,8 @@ class Client:
 
     def session(self) -> Session:
         """Who I am to the service, and what it is."""
-        return wire.session(self._call(self._auth.GetSession, auth_service_pb2.GetSessionRequest()))
+        request = auth_service_pb2.GetSessionRequest()
+        return wire.session(self._call(lambda: self._auth.GetSession, request))
 
     def create_batch(
         self,
@@ -167,7 +168,7 @@ class Client:
     def page_of_batches(self, before: int | None = None, size: int = _PAGE) -> Page[BatchStatus]:
         """At most `size` of my batches, newest first: those older than the batch `before`, or the newest."""
         page = self._call(
-            self._batches.ListBatches,
+            lambda: self._batches.ListBatches,
             batch_service_pb2.ListBatchesRequest(page_size=size, before_batch_id=before or 0),
         )
         return Page(tuple(map(wire.batch_status, page.batches)), page.more, page.seq)
@@ -178,7 +179,7 @@ class Client:
         """At most `size` jobs of a batch, by id, after the job `after`; only those in one of `states`."""
         numbers = [_number("state", state, wire.JOB_STATES) for state in states]
         page = self._call(
-            self._batches.ListJobs,
+            lambda: self._batches.ListJobs,
             batch_service_pb2.ListJobsRequest(
                 batch_id=batch_id,
                 page_size=size,
@@ -208,7 +209,7 @@ class Client:
         self, request_id: str, billing_project: str, attributes: Mapping[str, str], n_jobs: int
     ) -> int:
         answer = self._call(
-            self._batches.CreateBatch,
+            lambda: self._batches.CreateBatch,
             batch_service_pb2.CreateBatchRequest(
                 request_id=request_id,
                 billing_project=billing_project,
@@ -236,7 +237,7 @@ class Client:
             n_sent += sum(len(bunch.jobs) for bunch in stream)
             if on_progress:
                 on_progress(n_sent)
-        self._call(self._batches.CloseBatch, batch_service_pb2.CloseBatchRequest(batch_id=batch_id))
+        self._call(lambda: self._batches.CloseBatch, batch_service_pb2.CloseBatchRequest(batch_id=batch_id))
 
     def _discard(self, batch_id: int) -> None:
         """Delete a batch that nobody will close, if that can be done at once."""
@@ -246,7 +247,7 @@ class Client:
 
     def _batch_status(self, batch_id: int) -> BatchStatus:
         request = batch_service_pb2.GetBatchRequest(batch_id=batch_id)
-        return wire.batch_status(self._call(self._batches.GetBatch, request))
+        return wire.batch_status(self._call(lambda: self._batches.GetBatch, request))
 
     def _watch_batch(self, batch_id: int, timeout: float | None) -> Iterator[BatchStatus]:
         """The batch now and whenever it changed, until it is complete. Raises WaitTimeout."""
@@ -264,15 +265,16 @@ class Client:
     def _cancel(self, batch_id: int, reason: str | None) -> None:
         text = check_text("reason", reason or "")
         self._call(
-            self._batches.CancelBatch, batch_service_pb2.CancelBatchRequest(batch_id=batch_id, reason=text)
+            lambda: self._batches.CancelBatch,
+            batch_service_pb2.CancelBatchRequest(batch_id=batch_id, reason=text),
         )
 
     def _delete(self, batch_id: int) -> None:
-        self._call(self._batches.DeleteBatch, batch_service_pb2.DeleteBatchRequest(batch_id=batch_id))
+        self._call(lambda: self._batches.DeleteBatch, batch_service_pb2.DeleteBatchRequest(batch_id=batch_id))
 
     def _job_status(self, batch_id: int, job_id: int) -> JobStatus:
         request = batch_service_pb2.GetJobRequest(batch_id=batch_id, job_id=job_id)
-        return wire.job_status(self._call(self._batches.GetJob, request))
+        return wire.job_status(self._call(lambda: self._batches.GetJob, request))
 
     def _jobs(self, batch: Batch, states: Iterable[str]) -> Iterator[Job]:
         wanted = list(states)
@@ -325,12 +327,31 @@ class Client:
             if chunk.end or (limit and request.limit == 0):
                 return
 
-    def _call(self, rpc: Callable[..., Response], request: Any) -> Response:
+    def _dial(self, address: ServiceAddress) -> None:
+        self._address = address
+        self._metadata = (("authorization", f"Bearer {address.token}"),)
+        self._channel = _channel(address)
+        self._batches = batch_service_pb2_grpc.BatchServiceStub(self._channel)
+        self._auth = auth_service_pb2_grpc.AuthServiceStub(self._channel)
+
+    def _find_again(self) -> None:
+        """Go on with the service of this machine where it is now, if that is how it was found."""
+        if self._address.file is None:
+            return
+        with suppress(BatchError):  # It is not back yet.
+            address = read_service_file(self._address.file)
+            with self._lock:
+                # The old channel is not closed: other threads may be about to call, and fail, through it.
+                if address not in (None, self._address) and not self._closed:
+                    self._dial(address)
+
+    def _call(self, rpc: Callable[[], Callable[..., Response]], request: Any) -> Response:
+        """What the RPC answers; `rpc` gives it, on the channel of that moment."""
         trouble = _Trouble(self)
         while True:
             self._check_open()
             try:
-                return rpc(request, timeout=_CALL_S, metadata=self._metadata)
+                return rpc()(request, timeout=_CALL_S, metadata=self._metadata)
             except grpc.RpcError as error:
                 trouble.wait_or_raise(error)
 
@@ -362,7 +383,7 @@ class _Trouble:
     """One call's failures in a row."""
 
     def __init__(self, client: Client) -> None:
-        self._endpoint = client.endpoint
+        self._client = client
         self._for_s = client._retry_s
         self._rng = random.Random()
         self._attempt = 0
@@ -374,12 +395,15 @@ class _Trouble:
         if self._attempt == 0:
             self._started = now
         if error is not None and (error.code() not in _TRANSIENT or now - self._started >= self._for_s):
-            raise _ours(error, self._endpoint) from error
+            raise _ours(error, self._client.endpoint) from error
         if self._attempt == 4:
-            _log.warning("%s does not answer; trying again for up to %g s", self._endpoint, self._for_s)
+            _log.warning(
+                "%s does not answer; trying again for up to %g s", self._client.endpoint, self._for_s
+            )
         delay = backoff(self._attempt, self._rng)
         time.sleep(delay if until is None else max(0.0, min(delay, until - now)))
         self._attempt += 1
+        self._client._find_again()
 
 
 def _channel(address: ServiceAddress) -> grpc.Channel:

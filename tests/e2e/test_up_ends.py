@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ def test_jobs_that_run_at_the_end_run_again_with_the_next(tmp_path: Path, signum
     mark = tmp_path / "mark"
     script = f"test -e {mark} || {{ touch {mark}; echo first; sleep 600; }}; echo again"
     with running(service, "--runtime", "process") as up:
+        endpoint = json.loads((service / "service.json").read_text())["endpoint"]
         batch = submit(up, tmp_path, job(script))
         while not mark.exists():
             assert up.run("get", str(batch)).code == 0
@@ -26,6 +28,7 @@ def test_jobs_that_run_at_the_end_run_again_with_the_next(tmp_path: Path, signum
     with (service / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # Whatever is left of it has ended now.
     with running(service, "--runtime", "process") as up:
+        assert json.loads((service / "service.json").read_text())["endpoint"] == endpoint
         assert up.run("wait", str(batch)).code == 0, up.logs()
         assert up.run("logs", f"{batch}/1").out == b"again\n"
         assert up.run("get", f"{batch}/1", "-o", "json").document["job"]["n_attempts"] == 2

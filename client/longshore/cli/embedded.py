@@ -128,15 +128,19 @@ class EmbeddedService:
         self._controller.stop(_STOP_CONTROLLER_S)
 
     def _start_controller(self) -> ServiceAddress:
-        _check_port(self._plan.port)
+        remembered = self._folder / "port"
+        if self._plan.port:
+            _check_port(self._plan.port)
+        port = self._plan.port or _last_port(remembered)
         endpoint_file = self._folder / "endpoint"
         endpoint_file.unlink(missing_ok=True)
         config = self._folder / "controller.toml"
-        settings = self._settings(f"127.0.0.1:{self._plan.port}")
+        settings = self._settings(f"127.0.0.1:{port}")
         _write_toml(config, settings)
         self._controller.start(["--config", str(config)], _without(settings))
         self._wait_for(self._controller, lambda: bool(_text(endpoint_file)), "does not listen")
         endpoint = _text(endpoint_file)
+        remembered.write_text(endpoint.rpartition(":")[2] + "\n")
         # Started again it must be where the worker and all clients know it.
         _write_toml(config, self._settings(endpoint))
         return ServiceAddress(endpoint, _text(self._folder / "owner.token"))
@@ -211,6 +215,16 @@ def _check_port(port: int) -> None:
             taken = error.errno == errno.EADDRINUSE
             what = f"port {port} is taken" if taken else f"port {port} cannot be used: {error.strerror}"
             raise BatchError(what, hint="choose another --port, or none") from error
+
+
+def _last_port(remembered: Path) -> int:
+    """Where programs that wait know the service; 0, any, when there was none or somebody else is there."""
+    try:
+        port = int(_text(remembered))
+        _check_port(port)
+    except (BatchError, ValueError, OverflowError):
+        return 0
+    return port
 
 
 def _write_toml(file: Path, settings: dict[str, dict[str, object]]) -> None:

@@ -20,8 +20,7 @@ def command(file: Path, arguments: tuple[str, ...]) -> None:
     A BatchBackend in it talks to the service that this command line talks to. Its exit code is this
     command's.
     """
-    service = find_service()
-    environ = {**os.environ, "LONGSHORE_ENDPOINT": service.endpoint, "LONGSHORE_TOKEN": service.token}
+    find_service()  # The program finds it in the same way, also when it moves; without one it is not run.
     sys.stdout.flush()
     # The program takes this process over: signals, terminal and exit code are its own.
-    os.execve(sys.executable, [sys.executable, str(file), *arguments], environ)
+    os.execv(sys.executable, [sys.executable, str(file), *arguments])

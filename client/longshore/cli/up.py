@@ -41,7 +41,7 @@ _NO_ISOLATION = (
     metavar="PORT",
     type=click.IntRange(0, 65535),
     default=0,
-    help="To listen at, on this machine only. Default: any that is free.",
+    help="To listen at, on this machine only. Default: the last one, or any that is free.",
 )
 @click.option(
     "--cores",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import longshore as hp
@@ -14,6 +16,7 @@ import longshore.service
 import pytest
 from fakes_service import TOKEN, FakeService
 from longshore import Client
+from longshore.discovery import ServiceAddress, write_service_file
 from longshore.service import backoff
 
 
@@ -234,6 +237,27 @@ def test_a_watch_survives_a_service_that_is_started_again(
     idle_service.start()
     idle_service.finish(batch.id, 1)
     assert [status.state for status in watch][-1] == "success"
+
+
+def test_a_watch_finds_the_service_of_this_machine_where_it_came_back(
+    idle_service: FakeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LONGSHORE_HOME", str(tmp_path))
+    for name in ("LONGSHORE_ENDPOINT", "LONGSHORE_TOKEN", "LONGSHORE_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    file = write_service_file(tmp_path, ServiceAddress(idle_service.endpoint, TOKEN), os.getpid())
+    with Client("test") as client:
+        batch = echo(client, "a")
+        watch = batch.watch(timeout=60)
+        assert next(watch).n_completed == 0
+        file.unlink()
+        idle_service.stop()
+        idle_service.port = 0  # Any.
+        idle_service.start()
+        write_service_file(tmp_path, ServiceAddress(idle_service.endpoint, TOKEN), os.getpid())
+        idle_service.finish(batch.id, 1)
+        assert [status.state for status in watch][-1] == "success"
+        assert batch.status().complete and client.endpoint == idle_service.endpoint
 
 
 def test_a_service_that_stays_away_is_an_error_that_says_so(
