@@ -23,6 +23,7 @@ import shutil
 import signal
 import stat
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ _IO_PATH = re.compile(r"(?:(?<![\w./~})\]*?%+-])|(?<=[\s'\"=]-[A-Za-z]))/io(?![\
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _TAIL_S = 0.1
+_FIRST_WORDS_S = 1.0
 _CHUNK = 1 << 20
 _PUNCH_BYTES = 8 << 20
 
@@ -197,7 +199,7 @@ class ProcessRuntime:
                 log.warning("%s is no container of this runtime: left alone", entry)
                 continue
             id = ContainerId(attempt_id, Container[container.upper()])
-            pidfd = _pidfd(_Record.read(entry / "record"))
+            pidfd = _pidfd(await _first_words(entry))
             found.append(Found(id, running=pidfd >= 0))
             if pidfd >= 0:
                 os.close(pidfd)
@@ -398,6 +400,15 @@ def _pidfd(record: _Record) -> int:
             return pidfd
     os.close(pidfd)
     return -1
+
+
+async def _first_words(folder: Path) -> _Record:
+    """What its shell wrote. One that a workerd started in its last moment is given time to do so."""
+    while not (record := _Record.read(folder / "record")).pid:
+        if not 0 <= time.time() - folder.stat().st_mtime < _FIRST_WORDS_S:
+            break
+        await asyncio.sleep(0.01)
+    return record
 
 
 def _stat(pid: int) -> str:
