@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -379,7 +380,7 @@ def test_a_copy_that_differs_is_tried_again_and_then_refused(
 ) -> None:
     """A disk that writes other bytes than it was given must not pass."""
     places.write("f", b"cargo")
-    monkeypatch.setattr(localizer.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     monkeypatch.setattr(localizer, "_clone", lambda *_: 0)
     writes = []
 
