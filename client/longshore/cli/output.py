@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import islice
+from itertools import chain, islice
 from shutil import get_terminal_size
 from typing import Any, Generic, TextIO, TypeVar
 
@@ -91,9 +91,11 @@ def write_json(key: str, records: Record | Iterable[Record]) -> None:
     if isinstance(records, Record):
         click.echo(json_text({"schema": SCHEMA, key: plain(records)}))
         return
+    rest = iter(records)
+    first = list(islice(rest, 1))  # Before anything is written: what cannot be read leaves no half document.
     click.echo(f'{{\n  "schema": "{SCHEMA}",\n  "{key}": [', nl=False)
     comma = ""
-    for record in records:
+    for record in chain(first, rest):
         click.echo(comma + "\n    " + "".join(_json(plain(record), "\n    ")), nl=False)
         comma = ","
     click.echo("\n  ]\n}" if comma else "]\n}")
