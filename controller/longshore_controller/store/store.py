@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -31,6 +32,10 @@ SLICE = 50_000
 """Rows read at a time of a batch that is loaded."""
 
 
+HANDOVER_S = 1.0
+"""A database server lets go of a lock a moment after its holder has gone."""
+
+
 class EpochLost(Exception):
     """Somebody else is the leader now; the process must end."""
 
@@ -55,7 +60,10 @@ class Store(SharedStore):
 
         StoreInUse while another process leads.
         """
-        if not self._db.open():
+        until = time.monotonic() + HANDOVER_S
+        while not (leads := self._db.open()) and time.monotonic() < until:
+            time.sleep(0.05)
+        if not leads:
             holder = self._holder()
             self._db.close()
             raise StoreInUse(f"{self._db.name} is in use by {holder}; end it before you start another")
