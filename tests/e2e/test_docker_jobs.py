@@ -67,7 +67,7 @@ def log(client: Client, job: JobStatus, container: str = "main") -> bytes:
 def containers_of(docker_client: DockerClient, job: JobStatus) -> list[Any]:
     """Also those that have ended."""
     label = f"longshore.attempt={job.attempts[-1].id}"
-    found: list[Any] = docker_client.containers.list(all=True, filters={"label": label})
+    found: list[Any] = docker_client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
     return found
 
 

@@ -61,10 +61,8 @@ def main(inputs: Path, outputs: Path) -> None:
         p.write_output(again.found, outputs / "found")
 
         # Out as they came in, with no task between.
-        p.write_output(odd, outputs / "straight" / "odd")
         p.write_output(odd, f"{outputs}/into a folder/")
         p.write_output(genome, outputs / "straight" / "genome")
-        p.write_output(genome.fasta, outputs / "straight" / "fasta")
         p.write_output(folder, outputs / "straight" / "folder")
 
         p.run()
