@@ -16,10 +16,11 @@ from .errors import UsageError, WrongType
 from .failures import batch_failed
 from .handles import Batch
 from .pipeline import Pipeline
-from .progress import Progress, choose_progress
+from .progress import Progress, choose_progress, number_of_jobs
 from .service import Client
 from .status import BatchStatus, JobSpec, Session
 from .terminal import clean
+from .units import BYTES_PER_CORE, reserved_mcpu
 
 
 class BatchBackend:
@@ -66,6 +67,8 @@ class BatchBackend:
             )
         self._remote_tmpdir = check_text("remote_tmpdir", os.fspath(remote_tmpdir or ""))
         self._client = Client(billing_project, endpoint=endpoint, token=token)
+        self._told: set[str] = set()
+        """Notices of the service that the user has seen."""
 
     @property
     def client(self) -> Client:
@@ -105,13 +108,16 @@ class BatchBackend:
         scratch = f"{tmpdir}/{uuid.uuid4().hex}"
         jobs = compile_pipeline(pipeline, scratch=scratch, folder=os.getcwd())
         _check_reachable(jobs, session)
+        _check_sizes(jobs, session)
         if dry_run or verbose:
             print(clean(plan(jobs)))
         if dry_run:
             return None
 
         for notice in session.notices:
-            _say(f"note: {clean(notice)}")
+            if notice not in self._told:
+                self._told.add(notice)
+                _say(f"note: {clean(notice)}")
         builder = self._client.create_batch(pipeline.attributes, name=pipeline.name or None)
         for job in jobs:
             builder.add_job(job)
@@ -119,7 +125,7 @@ class BatchBackend:
             progress.submitted(0, len(jobs))
             submitted = builder.submit(lambda n: progress.submitted(n, len(jobs)))
         batch = _ScratchBatch(submitted, Path(scratch) if delete_scratch_on_exit else None)
-        _say(f"batch {batch.id} of {len(jobs):,} jobs submitted; look: longshore ui {batch.id}")
+        _say(f"batch {batch.id}: {number_of_jobs(len(jobs))} submitted; look: longshore ui {batch.id}")
         if open:
             _open_dashboard(batch.id, self._client, in_terminal=wait)
         if not wait:
@@ -181,6 +187,31 @@ def _check_reachable(jobs: list[JobSpec], session: Session) -> None:
                 raise UsageError(
                     f"job {job.name!r} needs {path!r}: this service reads and writes only below {folder}"
                 )
+
+
+def _check_sizes(jobs: list[JobSpec], session: Session) -> None:
+    """Refuse what no worker can hold, in the words of the task; the service would, in its own."""
+    largest = session.largest_worker_mcpu
+    for i, job in enumerate(jobs):
+        reserved = reserved_mcpu(job.cpu_mcpu, job.memory_bytes)
+        if reserved <= largest:
+            continue
+        if (job.cpu_mcpu or 1000) > largest:
+            asked, of = _cores(job.cpu_mcpu or 1000), "cpu_mcpu"
+        else:
+            asked, of = f"{_gigabytes(job.memory_bytes)} ({_cores(reserved)})", "memory_bytes"
+        raise UsageError(
+            f"task {job.name or i + 1!r} asks for {asked}; the largest worker has {_cores(largest)} "
+            f"({_gigabytes(BYTES_PER_CORE * largest // 1000)})  [jobs[{i}].resources.{of}]"
+        )
+
+
+def _cores(mcpu: int) -> str:
+    return f"{mcpu / 1000:g} core{'' if mcpu == 1000 else 's'}"
+
+
+def _gigabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:g} GB"
 
 
 def _open_dashboard(batch_id: int, client: Client, *, in_terminal: bool) -> None:

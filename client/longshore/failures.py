@@ -7,6 +7,7 @@ from itertools import islice
 
 from .errors import BatchError, BatchFailedError
 from .handles import Batch, Job
+from .progress import number_of_jobs
 from .status import BatchStatus, JobStatus
 from .terminal import clean
 
@@ -25,8 +26,10 @@ def batch_failed(batch: Batch, status: BatchStatus) -> BatchFailedError:
         why = f": {clean(status.cancel_reason)}" if status.cancel_reason else ""
         lines = [f"{title} was cancelled{by}{why}"]
     else:
-        lines = [f"{title} failed: {status.n_failed:,} of {status.n_jobs:,} jobs"]
-        lines += _groups(batch, status.n_failed)
+        of = number_of_jobs(status.n_jobs)
+        ways, lines = _groups(batch, status.n_failed)
+        how = f", {ways[0]}" if len(ways) == 1 else ""
+        lines.insert(0, f"{title} failed: {status.n_failed:,} of {of}{how}")
     lines.append(f"  logs: longshore logs {status.id}/JOB    dashboard: longshore ui {status.id}")
     return BatchFailedError("\n".join(lines), batch=batch, status=status)
 
@@ -41,33 +44,37 @@ def how_it_ended(job: JobStatus) -> str:
     return ", ".join(filter(None, (reason, code))) or job.state
 
 
-def _groups(batch: Batch, n_failed: int) -> list[str]:
-    counts: Counter[str] = Counter()
-    examples: dict[str, Job] = {}
+def _groups(batch: Batch, n_failed: int) -> tuple[list[str], list[str]]:
+    """In which ways jobs failed; and each with its number, an example, and the last lines of that."""
+    counts: Counter[tuple[str, str]] = Counter()
+    examples: dict[tuple[str, str], Job] = {}
     for job in islice(batch.jobs(["Failure", "Error"]), _LOOKED_AT):
         assert job.last_status is not None
-        signature = f"{job.last_status.state:<7}  {how_it_ended(job.last_status)}"
+        signature = job.last_status.state, how_it_ended(job.last_status)
         counts[signature] += 1
         examples.setdefault(signature, job)
     lines = []
     for signature, n in counts.most_common(_GROUPS):
         job = examples[signature]
         name = clean(job.last_status.name) if job.last_status else ""
-        lines.append(f"  {n:>5,}×  {signature}    e.g. job {job.id} {name}".rstrip())
+        state, how = signature
+        lines.append(f"  {n:>5,}×  {state:<7}  {how}    e.g. job {job.id} {name}".rstrip())
         lines += [f"            {line}" for line in _last_lines(job)]
     if rest := len(counts) - _GROUPS if len(counts) > _GROUPS else 0:
         lines.append(f"         and {rest} other ways to fail")
     if n_failed > _LOOKED_AT:
         lines.append(f"         (of the first {_LOOKED_AT:,} failed jobs)")
-    return lines
+    return [how for _, how in counts], lines
 
 
 def _last_lines(job: Job) -> list[str]:
-    """The end of the log of the container that failed; nothing if it cannot be had."""
+    """The end of the log of the container that failed, or that it is empty; nothing if there is none."""
     try:
-        containers = job.status().containers.values()
+        status = job.status()
+        containers = status.containers.values()
         failed = next((c.name for c in containers if c.state in ("Failure", "Error")), "main")
         text = job.log(failed).tail(_LINES, follow=True, timeout=_LOG_S)
     except BatchError:
         return []  # The failure is the news; a log that is missing must not hide it.
-    return [clean(line)[:200] for line in text.splitlines()]
+    silence = [] if status.exit_code is None else ["(it wrote nothing)"]
+    return [clean(line)[:200] for line in text.splitlines()] or silence

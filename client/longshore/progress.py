@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from .status import BatchStatus
+from .units import dollars
 
 _EVERY_S = 60.0
 
@@ -36,7 +37,7 @@ def choose_progress(disable: bool) -> Progress:
 
 
 def counts(status: BatchStatus) -> str:
-    """``✓ 3 ✗ 1 ▶ 2 · 4  ≥$0.001200``: succeeded, failed, running, waiting, cost so far."""
+    """``✓ 3 ✗ 1 ▶ 2 · 4  ≥$0.0012``: succeeded, failed, running, waiting, cost so far."""
     parts = [f"✓ {status.n_succeeded:,}"]
     if status.n_failed:
         parts.append(f"✗ {status.n_failed:,}")
@@ -46,7 +47,33 @@ def counts(status: BatchStatus) -> str:
         parts.append(f"▶ {status.n_running:,}")
     if waiting := status.n_pending + status.n_ready:
         parts.append(f"· {waiting:,}")
-    return f"{' '.join(parts)}  {'' if status.complete else '≥'}${status.cost:.6f}"
+    return f"{' '.join(parts)}  {_cost(status)}"
+
+
+def in_words(status: BatchStatus) -> str:
+    """``2 of 5 jobs done, 1 failed, 2 running, 1 waiting  ≥$0.0012``."""
+    parts = [f"{status.n_completed:,} of {number_of_jobs(status.n_jobs)} done"]
+    for n, what in (
+        (status.n_failed, "failed"),
+        (status.n_cancelled, "cancelled"),
+        (status.n_running, "running"),
+        (status.n_pending + status.n_ready, "waiting"),
+    ):
+        if n:
+            parts.append(f"{n:,} {what}")
+    return f"{', '.join(parts)}  {_cost(status)}"
+
+
+def number_of_jobs(n: int) -> str:
+    """
+    >>> number_of_jobs(1), number_of_jobs(1000)
+    ('1 job', '1,000 jobs')
+    """
+    return f"{n:,} job{'' if n == 1 else 's'}"
+
+
+def _cost(status: BatchStatus) -> str:
+    return dollars(status.cost, so_far=not status.complete)
 
 
 class _Silent:
@@ -77,12 +104,8 @@ class _Lines(_Silent):
         first_failure = bool(status.n_failed) and not self._failed
         if tenth > self._tenth or first_failure or now - self._said_at >= _EVERY_S or status.complete:
             self._tenth, self._failed, self._said_at = tenth, bool(status.n_failed), now
-            what = f"complete, {status.state}" if status.complete else status.state
-            print(
-                f"batch {status.id}: {status.n_completed:,}/{status.n_jobs:,} jobs  {counts(status)}  {what}",
-                file=sys.stderr,
-                flush=True,
-            )
+            end = f"  complete, {status.state}" if status.complete else ""
+            print(f"batch {status.id}: {in_words(status)}{end}", file=sys.stderr, flush=True)
 
 
 class _Bars(_Silent):
@@ -93,9 +116,10 @@ class _Bars(_Silent):
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
 
+        self._bar = BarColumn(complete_style="cyan", finished_style="green", pulse_style="cyan")
         self._bars = RichProgress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            self._bar,
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[counts]}", markup=False),
             TimeElapsedColumn(),
@@ -108,6 +132,8 @@ class _Bars(_Silent):
         self._bars.update(self._submit, visible=n < of, completed=n, total=of, counts=f"{n:,}/{of:,} jobs")
 
     def changed(self, status: BatchStatus) -> None:
+        if status.n_failed:
+            self._bar.complete_style = self._bar.finished_style = "red"
         self._bars.update(
             self._batch,
             description=f"#{status.id} {status.state}",

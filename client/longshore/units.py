@@ -1,4 +1,4 @@
-"""PURE. Amounts as people write them: cores, bytes, seconds; and the refusal of what is none."""
+"""PURE. Amounts as people write them: cores, bytes, seconds, and the refusal of what is none; dollars."""
 
 from __future__ import annotations
 
@@ -16,9 +16,43 @@ _SCALES = {
 _NUMBER = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _CPU = re.compile(_NUMBER + "(m?)")
 _BYTES = re.compile(_NUMBER + "([KMGTP]i?|)")
+BYTES_PER_CORE = 3_750_000_000
+"""Of memory, that come with a core."""
 _MAX_MCPU = 2**32 - 1
 _MAX_BYTES = 2**63 - 1
 _MAX_MS = 2**63 - 1
+
+
+def dollars(usd: Decimal, *, so_far: bool = False) -> str:
+    """Rounded for people: cents or, of less than a dollar, two digits that say something.
+
+    `so_far`: more will come; not said of nothing.
+
+    >>> dollars(Decimal('231.4012'), so_far=True), dollars(Decimal('0.000006028')), dollars(Decimal(0))
+    ('≥$231.40', '$0.0000060', '$0.00')
+    >>> dollars(Decimal('4E-9')), dollars(Decimal('4E-9'), so_far=True)
+    ('<$0.000001', '≥$0.00')
+    """
+    at_least = "≥" if so_far and usd else ""
+    if 0 < usd < Decimal("0.000001"):
+        return "≥$0.00" if so_far else "<$0.000001"
+    places = max(2, 1 - usd.adjusted()) if usd else 2
+    return f"{at_least}${usd:,.{places}f}"
+
+
+def reserved_mcpu(cpu_mcpu: int, memory_bytes: int) -> int:
+    """Thousandths of a core that a job gets, and pays for; 0 means: not said.
+
+    The greater of the cores asked for and those that come with the memory asked for, 3.75 GB each;
+    of more than one of these, whole cores.
+
+    >>> reserved_mcpu(1000, 7_000_000_000), reserved_mcpu(100, 375_000_000), reserved_mcpu(0, 0)
+    (2000, 100, 1000)
+    """
+    worth = -(-memory_bytes * 1000 // BYTES_PER_CORE)
+    if worth > 1000:
+        worth = -(-worth // 1000) * 1000
+    return max(cpu_mcpu or 1000, worth)
 
 
 def parse_cpu(value: Amount) -> int:

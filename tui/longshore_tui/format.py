@@ -8,6 +8,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from longshore.terminal import clean
+from longshore.units import dollars
 
 Part = tuple[str, str]
 
@@ -64,14 +65,12 @@ def one_line(text: str, limit: int = 500) -> str:
 
 
 def money(nanousd: int, *, so_far: bool = False) -> str:
-    """Dollars: cents or, below one dollar, two digits that say something; ``≥`` while more will come.
+    """Dollars, rounded; ``≥`` while more will come.
 
     >>> money(231_401_200_000), money(6_028, so_far=True), money(0)
     ('$231.40', '≥$0.0000060', '$0.00')
     """
-    usd = Decimal(nanousd).scaleb(-9)
-    places = 2 if not usd else max(2, 1 - usd.adjusted())
-    return f"{'≥' if so_far else ''}${usd:,.{places}f}"
+    return dollars(Decimal(nanousd).scaleb(-9), so_far=so_far)
 
 
 def duration(ms: float) -> str:

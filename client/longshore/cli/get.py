@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 
@@ -77,11 +77,25 @@ def _hint_about_batch(batch: BatchStatus) -> None:
 def _write_job(job: JobStatus, look: Look) -> None:
     write_fields(_job_fields(job, look), look)
     if job.attempts:
+        attempts = list(_said_once(job))
         click.echo()
-        write_table(_ATTEMPT_COLUMNS, job.attempts, look)
+        write_table(_ATTEMPT_COLUMNS, attempts, look)
         click.echo()
-        rows = [_Container(attempt.number, each) for attempt in job.attempts for each in _containers(attempt)]
+        rows = [_Container(attempt.number, each) for attempt in attempts for each in _containers(attempt)]
         write_table(_CONTAINER_COLUMNS, rows, look)
+
+
+def _said_once(job: JobStatus) -> Iterator[AttemptStatus]:
+    """The attempts without messages that stand further up already."""
+    said = {job.reason}
+    for attempt in job.attempts:
+        message = "" if attempt.message in said else attempt.message
+        said.add(attempt.message)
+        containers = {
+            name: replace(each, error="") if each.error in said else each
+            for name, each in attempt.containers.items()
+        }
+        yield replace(attempt, message=message, containers=containers)
 
 
 def _job_fields(job: JobStatus, look: Look) -> Iterator[tuple[str, str | Cell]]:
@@ -90,7 +104,7 @@ def _job_fields(job: JobStatus, look: Look) -> Iterator[tuple[str, str | Cell]]:
     yield "state", words.state(job.state, look)
     yield "reason", job.reason
     yield "exit code", "" if job.exit_code is None else str(job.exit_code)
-    yield "duration", words.duration(job.duration_ms, look)
+    yield "duration", words.job_duration(job, look)
     yield "cost", words.money(job.cost, look, so_far=not job.complete)
     memory = words.size(job.reserved_memory_bytes, look)
     yield "reserved", f"{words.cores(job.reserved_mcpu)}, {memory} of memory"

@@ -18,7 +18,7 @@ COLUMNS = [
     Column("NAME", lambda job, _: job.name, gives_way=True),
     Column("STATE", lambda job, look: words.state(job.state, look)),
     Column("EXIT", lambda job, _: "" if job.exit_code is None else str(job.exit_code), right=True),
-    Column("DURATION", lambda job, look: words.duration(job.duration_ms, look), right=True),
+    Column("DURATION", words.job_duration, right=True),
     Column("COST", lambda job, look: words.money(job.cost, look, so_far=not job.complete), right=True),
     Column("CORES", lambda job, _: words.number_of_cores(job.reserved_mcpu), right=True),
     Column("TRIES", lambda job, _: str(job.n_attempts), right=True),

@@ -8,7 +8,8 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 
-from ..status import BatchStatus
+from ..status import BatchStatus, JobStatus
+from ..units import dollars
 from .output import Cell, Look, rfc3339
 
 _STATES = {  # symbol, in ASCII, colour
@@ -46,22 +47,17 @@ def batch_state(status: BatchStatus, look: Look) -> Cell:
 
 
 def money(usd: Decimal, look: Look, *, so_far: bool = False) -> str:
-    """Dollars; cents or, of less than a dollar, two digits that say something on a terminal.
-
-    `so_far`: more will come; not said of nothing.
+    """Dollars, rounded on a terminal, where it is also said that more will come (`so_far`).
 
     >>> money(Decimal('0.000006028'), Look()), money(Decimal('0.000006028'), Look(tty=True))
     ('$0.000006028', '$0.0000060')
     >>> money(Decimal('231.4012'), Look(tty=True), so_far=True)
     '≥$231.40'
     """
-    if look.tty:
-        places = 2 if usd == 0 else max(2, 1 - usd.adjusted())
-        text = f"{usd:,.{places}f}"
-    else:
-        text = f"{usd:.9f}"
-    at_least = "≥" if look.symbols else ">="
-    return f"{at_least if so_far and usd and look.tty else ''}${text}"
+    if not look.tty:
+        return f"${usd:.9f}"
+    text = dollars(usd, so_far=so_far)
+    return text if look.symbols else text.replace("≥", ">=")
 
 
 def duration(ms: int | None, look: Look) -> str:
@@ -84,6 +80,14 @@ def duration(ms: int | None, look: Look) -> str:
     if days:
         return f"{days}d{h:02}h"
     return f"{hours}h{m:02}m" if hours else f"{m}m{s:02}s"
+
+
+def job_duration(job: JobStatus, look: Look) -> str:
+    """How long it ran; of one that runs, so far; nothing of one that never did."""
+    if job.state == "Running" and job.started_at:
+        return duration(max(0, int((look.now - job.started_at).total_seconds() * 1000)), look)
+    ran = job.duration_ms or job.exit_code is not None
+    return duration(job.duration_ms if ran else None, look)
 
 
 def moment(at: datetime | None, look: Look) -> str:

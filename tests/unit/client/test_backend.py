@@ -309,10 +309,40 @@ def test_progress_is_plain_lines_where_nobody_looks_and_silent_on_request(
     lines = captured.err.splitlines()
     assert captured.out == ""
     assert lines[0] == "note: no isolation\\x1b[0m"
-    assert lines[1] == "batch 1 of 3 jobs submitted; look: longshore ui 1"
-    assert lines[-1].startswith("batch 1: 3/3 jobs  ✓ 2 ✗ 1") and lines[-1].endswith("complete, failure")
-    p.run(check=False, disable_progress_bar=True)
-    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert lines[1] == "batch 1: 3 jobs submitted; look: longshore ui 1"
+    assert lines[-1].startswith("batch 1: 3 of 3 jobs done, 1 failed  <$")
+    assert lines[-1].endswith("complete, failure")
+    p.run(check=False, disable_progress_bar=True)  # The notice has been told.
+    assert capsys.readouterr().err == "batch 2: 3 jobs submitted; look: longshore ui 2\n"
+
+
+def test_a_task_that_no_worker_can_hold_is_refused_by_its_name_before_anything_is_created(
+    service: FakeService, backend: hp.BatchBackend
+) -> None:
+    p = hp.Pipeline(backend=backend)
+    p.new_task(name="small")
+    p.new_task(name="big").memory("100G")
+    with pytest.raises(hp.UsageError) as refused:
+        p.run()
+    assert str(refused.value) == (
+        "task 'big' asks for 100 GB (27 cores); the largest worker has 16 cores (60 GB)"
+        "  [jobs[1].resources.memory_bytes]"
+    )
+    p = hp.Pipeline(backend=backend)
+    p.new_task().cpu(17)
+    with pytest.raises(hp.UsageError, match="task 1 asks for 17 cores; the largest worker has 16 cores"):
+        p.run()
+    assert not service.batches
+
+
+def test_a_batch_that_failed_in_one_way_says_so_in_the_first_line(backend: hp.BatchBackend) -> None:
+    p = hp.Pipeline(backend=backend, name="silent")
+    p.new_task().command("exit 3")
+    with pytest.raises(hp.BatchFailedError) as failed:
+        p.run()
+    first, *rest = failed.value.message.splitlines()
+    assert first == "batch 1 'silent' failed: 1 of 1 job, exit code 3"
+    assert "(it wrote nothing)" in map(str.strip, rest)
 
 
 def test_progress_is_bars_on_a_terminal(

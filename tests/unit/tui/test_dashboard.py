@@ -87,7 +87,7 @@ async def test_what_becomes_of_a_job_is_seen_at_once(
         service.finish(batch_id, 1, exit_code=3)
         await terminal.until(lambda: re.search(r"job-001 .* ✗ failure +3 ", terminal.text))
         service.finish(batch_id, 2)
-        await terminal.sees("✗ failure complete", "100%")
+        await terminal.sees("✗ failure  █", "100%")
 
 
 async def test_a_storm_of_events_becomes_a_few_readings(
@@ -248,7 +248,7 @@ async def test_a_log_goes_on_where_it_was_after_the_service_was_away(
     batch_id = submit()
     service.write(batch_id, 1, b"before\n")
     async with open_dashboard(batch_id, 1) as terminal:
-        await terminal.sees("before", "1 lines")
+        await terminal.sees("before", "1 line ")
         service.stop()
         await terminal.sees("○ offline")
         service.write(batch_id, 1, b"meanwhile\n")

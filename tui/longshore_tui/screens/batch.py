@@ -61,8 +61,8 @@ class BatchScreen(PagedScreen["JobStatus"]):
             return Text()
         text = Text()
         text.append(*format.state(batch.state))
-        if batch.complete and batch.state != "success":
-            text.append(" complete")
+        if not batch.complete and batch.state in ("failure", "cancelled"):
+            text.append(", unfinished")
         width = 24 if self.app.size.width >= 110 else 12
         numbers = batch.n_succeeded, batch.n_failed, batch.n_cancelled, batch.n_running, batch.n_jobs
         text.append("  ").append(format.bar(width, *numbers), format.symbol(batch.state)[1])
@@ -105,7 +105,7 @@ class BatchScreen(PagedScreen["JobStatus"]):
     def _time(self, job: JobStatus) -> str:
         if job.state == "Running" and job.started_at:
             return format.elapsed(self.now - job.started_at.timestamp())
-        return format.duration(job.duration_ms) if job.duration_ms or job.complete and job.n_attempts else ""
+        return format.duration(job.duration_ms) if job.duration_ms or job.exit_code is not None else ""
 
 
 def _exit_code(job: JobStatus) -> str:

@@ -47,7 +47,7 @@ class BatchesScreen(PagedScreen["BatchStatus"]):
                 Column("OK", lambda batch: format.count(batch.n_succeeded), 7, right=True, from_width=100),
                 Column("FAIL", lambda batch: format.count(batch.n_failed), 6, right=True),
                 Column("CANC", lambda batch: format.count(batch.n_cancelled), 6, right=True, from_width=100),
-                Column("COST", _cost, 13, right=True),
+                Column("COST", _cost, 14, right=True),
                 Column("ELAPSED", self._elapsed, 7, right=True),
             ],
             key=lambda batch: batch.id,

@@ -242,7 +242,7 @@ class JobScreen(LiveScreen):
         words = []
         log, view = self._log, self.query_one(LogView)
         if log.lines:
-            words.append(f"{len(log.lines):,} lines")
+            words.append(f"{len(log.lines):,} line{'' if len(log.lines) == 1 else 's'}")
         if log.n_dropped or log.n_bytes_before:
             words.append("earlier ones left out")
         if self._log_state == "late":
