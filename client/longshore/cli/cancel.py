@@ -43,5 +43,5 @@ def command(batches: tuple[Target, ...], reason: str | None, yes: bool, output: 
         after = [batch.status() for batch in found]
         if output == "json":
             write_json("batches", after)
-        else:
+        elif unfinished:
             write_table(ls.COLUMNS, after, Look.of(sys.stdout))

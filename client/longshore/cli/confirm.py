@@ -43,9 +43,9 @@ def stopped_jobs(batches: Sequence[BatchStatus]) -> list[str]:
         "running": (sum(b.n_running for b in batches), "will be stopped"),
         "pending": (
             sum(b.n_pending + b.n_ready for b in batches),
-            "will not run, unless they are always_run",
+            "will not run, unless always_run",
         ),
-        "success": (sum(b.n_completed for b in batches), "are kept with their outputs"),
+        "success": (sum(b.n_completed for b in batches), "will be kept, with what was written"),
     }
     names = {"running": "running", "pending": "waiting", "success": "finished"}
     lines = []

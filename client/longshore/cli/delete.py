@@ -28,9 +28,11 @@ def command(batches: tuple[Target, ...], yes: bool, output: str) -> None:
             which = " ".join(str(status.id) for status in before)
             names = ", ".join(f"#{status.id} {status.name}".rstrip() for status in before)
             unfinished = [status for status in before if not status.complete]
+            it_goes = "It disappears" if len(before) == 1 else "They disappear"
+            is_billed = "is" if len(before) == 1 else "are"
             lines = [
                 *(stopped_jobs(unfinished) if unfinished else []),
-                "It disappears from all lists and is still billed. This cannot be undone.",
+                f"{it_goes} from all lists and {is_billed} still billed. This cannot be undone.",
             ]
             confirm(f"Delete {names}?", before, lines, f"longshore delete {which}")
         for batch in found:

@@ -160,7 +160,7 @@ def _banner(address: ServiceAddress, folder: Path, plan: Plan) -> None:
         say(f"  database   {_without_password(plan.database)}")
     if folder != home_folder().absolute():
         say(f"In another terminal, first:  export LONGSHORE_HOME={folder}")
-    say("  run        longshore submit hello.py")
+    say("  run        python YOUR_PROGRAM.py, or: longshore submit YOUR_PROGRAM.py")
     say("  look       longshore ui")
     say("  stop       Ctrl-C")
 
