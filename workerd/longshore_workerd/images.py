@@ -254,6 +254,15 @@ def _add_link(tar: tarfile.TarFile, name: str, target: str) -> None:
     _add(tar, entry)
 
 
+def _because(error: BaseException | None) -> str:
+    """What the system said of the connection, which lies below what several libraries say of it."""
+    while error:
+        if isinstance(error, OSError) and error.strerror:
+            return f": {error.strerror}"
+        error = error.__cause__ or error.__context__
+    return ""
+
+
 def main() -> int:
     """Says what it did; 1 and the reason when there is no engine or nothing to make them from."""
     import docker
@@ -261,7 +270,8 @@ def main() -> int:
     try:
         engine = docker.APIClient(**docker.utils.kwargs_from_env())
     except docker.errors.DockerException as error:
-        print(f"error: no Docker engine answers ({error})", file=sys.stderr)
+        where = os.environ.get("DOCKER_HOST", "").removeprefix("unix://") or "/var/run/docker.sock"
+        print(f"error: no Docker engine answers at {where}{_because(error)}", file=sys.stderr)
         return 1
     try:
         made = ensure(engine)
