@@ -34,3 +34,4 @@ with hp.BatchBackend("test") as backend:
     p.run()
 
 print((output / "top_ten.txt").read_text(), end="")
+print(f"The ten words and the counts of each text are in {output}.", file=sys.stderr)

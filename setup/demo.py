@@ -1,7 +1,8 @@
 """The whole service on this machine, two programs on it, and what became of them: `make demo`.
 
-Everything it makes lies in .build/demo, which the next run replaces. It talks to the service as a
-user does, through the command line; only what there is to show is asked of the client.
+Its arguments go to `longshore up`. Everything it makes lies in .build/demo, which the next run replaces.
+It talks to the service as a user does, through the command line; only what there is to show is asked of
+the client.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ def main() -> None:
     print("    longshore up                       the service, until Ctrl-C")
     print("    python examples/hello.py           in another terminal")
     print("    longshore ui                       the dashboard: batches, their jobs, their logs, live")
+    print(f"Your own service starts empty: what the demo made stays in {HOME.relative_to(ROOT)}.")
 
 
 @contextmanager
@@ -58,7 +60,7 @@ def service() -> Iterator[None]:
     with SERVICE_LOG.open("wb") as log:
         # Its own session: a Ctrl-C reaches this program alone, which then ends the service properly.
         up = subprocess.Popen(
-            [LONGSHORE, "up", "--dir", HOME],
+            [LONGSHORE, "up", "--dir", HOME, *sys.argv[1:]],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

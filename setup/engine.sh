@@ -2,8 +2,8 @@
 # Sees to it that a Docker engine answers: setup/engine.sh PYTHON
 # Exit 0: one does. Exit 1: none does, and the last lines say why and what to do.
 #
-# As root an engine is installed (Debian, Ubuntu) and started if need be; it is left running. An
-# engine that runs already is never touched, nor anything that DOCKER_HOST names.
+# As root an engine is installed (Debian, Ubuntu) and started if need be; it is left running, and how
+# to stop it is said. An engine that runs already is never touched, nor anything that DOCKER_HOST names.
 set -eu
 cd "$(dirname "$0")/.."
 python=$1
@@ -58,7 +58,7 @@ if [ -n "${DOCKER_HOST:-}" ]; then
 fi
 if [ "$(id -u)" != 0 ]; then
     echo "no Docker engine answers for user $(id -un). Install and start one, and let the user in:" >&2
-    echo "    sudo apt-get install docker.io && sudo usermod -aG docker $(id -un)   (then log in again)" >&2
+    echo "    sudo apt-get update && sudo apt-get install docker.io iptables && sudo usermod -aG docker $(id -un)   (then log in again)" >&2
     exit 1
 fi
 
@@ -67,7 +67,10 @@ if ! command -v dockerd >/dev/null; then
 fi
 if [ -d /run/systemd/system ]; then
     systemctl start docker || true
-    answers && exit 0
+    if answers; then
+        echo "the Docker engine was started and is left running; to stop it: systemctl stop docker"
+        exit 0
+    fi
     echo "systemd did not bring up a Docker engine that answers: see journalctl -u docker." >&2
     exit 1
 fi
@@ -85,3 +88,4 @@ start --storage-driver=overlay2 || start --storage-driver=vfs || {
     echo "dockerd did not start: see $log." >&2
     exit 1
 }
+echo "it is left running; to stop it: kill \$(cat /var/run/docker.pid)"
