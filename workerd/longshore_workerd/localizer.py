@@ -472,10 +472,9 @@ def shown(path: str) -> str:
 
 
 def main(env: Mapping[str, str] = os.environ) -> int:
-    """Does what the environment says; 0 when all was done, else 1 and the reasons on stderr."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    """Does what the environment says; 0 when all was done, else 1, and the reasons are its last lines."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         copies = [(copy["source"], copy["destination"]) for copy in json.loads(env[COPIES])]
         output = {"input": False, "output": True}[env[DIRECTION]]
@@ -493,7 +492,8 @@ def main(env: Mapping[str, str] = os.environ) -> int:
     else:
         errors = Localizer(*((io, store) if output else (store, io)), durable=output).run(copies)
     for line in errors:
-        print(f"error: {line}", file=sys.stderr)
+        # Where the progress goes, too: an engine keeps no order between two streams.
+        print(f"error: {line}")
     return 1 if errors else 0
 
 

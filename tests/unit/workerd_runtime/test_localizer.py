@@ -337,21 +337,41 @@ def test_roots_localizer_reads_and_writes_the_store_as_its_owner(tmp_path: Path)
         )
 
     denied = run("input", f"{places.store}/root only", "/io/x")
-    assert (denied.returncode, "Permission denied" in denied.stderr) == (1, True)
+    assert (denied.returncode, "Permission denied" in denied.stdout) == (1, True)
     assert run("input", f"{places.store}/of the group", "/io/y").returncode == 0
     assert (places.io / "y").stat().st_uid == 0, "in /io it is root"
     assert run("output", "/io/made", f"{places.store}/new/result").returncode == 0
     for path in (places.store / "new", places.store / "new" / "result"):
         assert (path.stat().st_uid, path.stat().st_gid) == (1234, 1235)
     denied = run("output", "/io/made", f"{places.outside}/result")
-    assert (denied.returncode, "Permission denied" in denied.stderr) == (1, True)
+    assert (denied.returncode, "Permission denied" in denied.stdout) == (1, True)
 
 
 def test_wrong_instructions_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert localizer.main({}) == 1
     assert localizer.main({localizer.COPIES: "[]", localizer.DIRECTION: "sideways"}) == 1
     assert localizer.main({localizer.COPIES: "[]", localizer.DIRECTION: "input", localizer.OWNER: "me"}) == 1
-    assert "uid:gid" in capsys.readouterr().err
+    assert "uid:gid" in capsys.readouterr().out
+
+
+def test_what_went_wrong_comes_last_on_the_stream_of_all_else(
+    places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places.write("there")
+    names = ("missing", "there")
+    told = {
+        localizer.DIRECTION: "input",
+        localizer.COPIES: json.dumps(
+            [{"source": f"{places.store}/{name}", "destination": f"/io/{name}"} for name in names]
+        ),
+        localizer.IO: str(places.io),
+        localizer.STORE: str(places.store),
+    }
+    assert localizer.main(told) == 1
+    said = capsys.readouterr()
+    copied, wrong = said.out.splitlines()
+    assert copied.endswith("-> /io/there: 1 bytes")
+    assert (wrong, said.err) == (f"error: {places.store}/missing does not exist", "")
 
 
 def test_a_prefix_is_where_the_stores_root_is(tmp_path: Path) -> None:
