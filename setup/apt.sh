@@ -4,8 +4,8 @@
 set -eu
 
 if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
-    echo "missing: $*. Install it with your package manager (on Debian and Ubuntu:" >&2
-    echo "    sudo apt-get update && sudo apt-get install $*)." >&2
+    echo "missing: $*. Install it with your package manager; on Debian and Ubuntu:" >&2
+    echo "    sudo apt-get update && sudo apt-get install $*" >&2
     exit 1
 fi
 

@@ -58,7 +58,8 @@ if [ -n "${DOCKER_HOST:-}" ]; then
 fi
 if [ "$(id -u)" != 0 ]; then
     echo "no Docker engine answers for user $(id -un). Install and start one, and let the user in:" >&2
-    echo "    sudo apt-get update && sudo apt-get install docker.io iptables && sudo usermod -aG docker $(id -un)   (then log in again)" >&2
+    echo "    sudo apt-get update && sudo apt-get install docker.io iptables" >&2
+    echo "    sudo usermod -aG docker $(id -un)   (then log in again)" >&2
     exit 1
 fi
 

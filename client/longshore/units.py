@@ -24,19 +24,17 @@ _MAX_MS = 2**63 - 1
 
 
 def dollars(usd: Decimal, *, so_far: bool = False) -> str:
-    """Rounded for people: cents or, of less than a dollar, two digits that say something.
+    """Rounded for people: cents or, of less than a dollar, two digits that say something, to the billionth.
 
     `so_far`: more will come; not said of nothing.
 
     >>> dollars(Decimal('231.4012'), so_far=True), dollars(Decimal('0.000006028')), dollars(Decimal(0))
     ('≥$231.40', '$0.0000060', '$0.00')
-    >>> dollars(Decimal('4E-9')), dollars(Decimal('4E-9'), so_far=True)
-    ('<$0.000001', '≥$0.00')
+    >>> dollars(Decimal('4E-9'))
+    '$0.000000004'
     """
     at_least = "≥" if so_far and usd else ""
-    if 0 < usd < Decimal("0.000001"):
-        return "≥$0.00" if so_far else "<$0.000001"
-    places = max(2, 1 - usd.adjusted()) if usd else 2
+    places = min(9, max(2, 1 - usd.adjusted())) if usd else 2
     return f"{at_least}${usd:,.{places}f}"
 
 

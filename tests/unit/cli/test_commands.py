@@ -10,12 +10,16 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from command_line import LONGSHORE, Run, run_at_terminal, run_in_process
 from fakes_service import FakeService
 from longshore import Batch, Client
+from longshore.cli import words
+from longshore.cli.output import Look
 
 OURS = re.compile(r"\x1b\[(\d+(;\d+)*m|\?25[hl]|1A)|\r(\x1b\[2K)?")
 """What we and rich write to a terminal ourselves: colours, and bars that are drawn anew."""
@@ -391,3 +395,21 @@ def test_help_names_every_verb_that_there_is(run: Run) -> None:
     verbs = {"up", "submit", "ls", "get", "jobs", "logs", "ui", "wait", "cancel", "delete", "version"}
     assert verbs <= listed
     assert all(run(verb, "--help").code == 0 for verb in verbs)
+
+
+def test_a_running_job_shows_its_time_so_far_and_one_that_never_ran_none(
+    run: Run, service: FakeService, client: Client
+) -> None:
+    batch = submit(client)
+    service.write(batch.id, 1, b"begun")
+    now = datetime.now(UTC)
+    running = replace(batch.job(1).status(), started_at=now - timedelta(seconds=90))
+    assert words.job_duration(running, Look(tty=True, now=now)) == "1m30s"
+    assert words.job_duration(batch.job(2).status(), Look(tty=True)) == ""
+
+
+def test_nothing_to_cancel_shows_no_table(run: Run, service: FakeService, client: Client) -> None:
+    batch = submit(client, 1)
+    service.finish(batch.id, 1)
+    ran = run("cancel", "1", "--yes")
+    assert (ran.code, ran.out) == (0, b"") and "nothing to cancel" in ran.err

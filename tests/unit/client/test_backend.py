@@ -310,7 +310,7 @@ def test_progress_is_plain_lines_where_nobody_looks_and_silent_on_request(
     assert captured.out == ""
     assert lines[0] == "note: no isolation\\x1b[0m"
     assert lines[1] == "batch 1: 3 jobs submitted; look: longshore ui 1"
-    assert lines[-1].startswith("batch 1: 3 of 3 jobs done, 1 failed  <$")
+    assert lines[-1].startswith("batch 1: 3 of 3 jobs done, 1 failed  $0.0")
     assert lines[-1].endswith("complete, failure")
     p.run(check=False, disable_progress_bar=True)  # The notice has been told.
     assert capsys.readouterr().err == "batch 2: 3 jobs submitted; look: longshore ui 2\n"
