@@ -131,9 +131,9 @@ def test_out_of_memory_is_an_error_that_keeps_its_exit_code(client: Client) -> N
     for job in (itself, child):
         assert ended(job) == ("Error", 137, said)
         assert job.containers["main"].error_kind == "out of memory"
-    assert log(client, child).startswith(b"before\n")
+    assert b"before\n" in log(client, child)
     assert ended(survived) == ("Success", 0, "")
-    assert log(client, survived).endswith(b"survived\n")
+    assert b"survived\n" in log(client, survived)  # Before or after what bash says on stderr.
 
 
 def test_a_timeout_is_an_error_that_keeps_the_log(client: Client) -> None:
