@@ -26,14 +26,14 @@ _MAX_MS = 2**63 - 1
 def dollars(usd: Decimal, *, so_far: bool = False) -> str:
     """Rounded for people: cents or, of less than a dollar, two digits that say something, to the billionth.
 
-    `so_far`: more will come; not said of nothing.
+    `so_far`: more may come.
 
     >>> dollars(Decimal('231.4012'), so_far=True), dollars(Decimal('0.000006028')), dollars(Decimal(0))
     ('≥$231.40', '$0.0000060', '$0.00')
     >>> dollars(Decimal('4E-9'))
     '$0.000000004'
     """
-    at_least = "≥" if so_far and usd else ""
+    at_least = "≥" if so_far else ""
     places = min(9, max(2, 1 - usd.adjusted())) if usd else 2
     return f"{at_least}${usd:,.{places}f}"
 
