@@ -62,7 +62,7 @@ IN_FLIGHT_LOOKS = 8
 IN_FLIGHT_S = 0.25
 """How often, and how long apart, a restarted workerd looks for containers that may be on their way."""
 SHUTDOWN_S = 15.0
-"""How long a shutdown that stops its jobs waits for them, and for the controller to hear of it."""
+"""How long a shutdown that stops its jobs waits for them to be gone, and for the controller to hear of it."""
 
 
 class Daemon:
@@ -103,6 +103,8 @@ class Daemon:
         """The same for what is to be told to the controller."""
         self._must_sync = False
         self._preparing: dict[str, list[str]] = {}
+        self._removing: set[str] = set()
+        """Ended attempts whose containers and files are on their way out."""
         self._lease_until_ms = memory.lease_until_ms(boot_id)
         self._lease_lost = False
 
@@ -240,6 +242,7 @@ class Daemon:
             case Adopt(id):
                 self._spawn(self._adopt(id))
             case Remove(attempt_id, containers):
+                self._removing.add(attempt_id)
                 self._spawn(self._remove(attempt_id, containers))
             case _:
                 pass
@@ -310,10 +313,13 @@ class Daemon:
         await self._insist(lambda: self._runtime.stop(stop.id, stop.grace_s))
 
     async def _remove(self, attempt_id: str, containers: Iterable[Container]) -> None:
-        for id in [ContainerId(attempt_id, container) for container in containers]:
-            await self._insist(partial(self._runtime.remove, id))
-        if self._io_folders:
-            await asyncio.to_thread(self._logs.remove_io_folder, attempt_id)
+        try:
+            for id in [ContainerId(attempt_id, container) for container in containers]:
+                await self._insist(partial(self._runtime.remove, id))
+            if self._io_folders:
+                await asyncio.to_thread(self._logs.remove_io_folder, attempt_id)
+        finally:
+            self._removing.discard(attempt_id)
         if self._logs.has_folder(attempt_id):
             self._pusher.deliver(attempt_id)
 
@@ -361,10 +367,15 @@ class Daemon:
         self._wake.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(SHUTDOWN_S):
-                while self.held() or self._unwritten or self._is_heard():
+                while self._is_busy():
                     await asyncio.sleep(0.05)
         if held := self.held():
             _log.error("%d attempts would not stop in %g s and run on", len(held), SHUTDOWN_S)
+
+    def _is_busy(self) -> bool:
+        """Something of a job is still to be stopped, decided, written, removed or told."""
+        pending = self.held() or self._wake.is_set() or self._unwritten or self._removing
+        return bool(pending) or self._is_heard()
 
     def _is_heard(self) -> bool:
         """There is something left to tell, and somebody who listens."""

@@ -18,6 +18,7 @@ from longshore_workerd.fake_runtime import FakeRuntime
 from longshore_workerd.identity import Identity, Memory
 from longshore_workerd.logs import Logs
 from longshore_workerd.machine import boot_id, clock_ms
+from longshore_workerd.runtime import ContainerId
 from longshore_workerd.session import ActivationRefused, Introduction, Session, activate, is_local
 from longshore_workerd.spool import Spool
 
@@ -356,6 +357,25 @@ async def test_a_shutdown_that_stops_jobs_tells_the_controller(
         await controller.assign(assignment("a", FAKE_RUN_MS=60_000))
         await controller.until(lambda: "a" in controller.started)
     assert controller.ends["a"].reason == types.END_REASON_PREEMPTED
+
+
+async def test_a_shutdown_that_stops_jobs_leaves_none_of_their_containers(
+    controller: FakeController, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removing, removed, remove = asyncio.Event(), asyncio.Event(), FakeRuntime.remove
+
+    async def slowly(runtime: FakeRuntime, id: ContainerId) -> None:
+        removing.set()
+        await asyncio.sleep(0.3)  # As an engine does.
+        await remove(runtime, id)
+        removed.set()
+
+    monkeypatch.setattr(FakeRuntime, "remove", slowly)
+    async with worker(controller, tmp_path, stop_jobs=True):
+        await controller.assign(assignment("a"))
+        await removing.wait()
+    assert removed.is_set()
+    assert not Logs(tmp_path / "attempts").io_folder("a").exists()
 
 
 async def test_an_activation_token_that_was_used_is_refused_for_good(
