@@ -390,12 +390,15 @@ class DockerRuntime:
 
     def _end_of(self, name: str) -> dict[str, Any] | None:
         """Its state, once it does not run; None when it does after all (it closed its outputs)."""
-        for pause_s in (0.001, 0.01, 0.1, 0.5):
+        for pause_s in (0.001, 0.01, 0.1, 0.5, 1.0, 1.0):
             state: dict[str, Any] = self._engine.inspect_container(name)["State"]
-            if not state["Running"]:
+            # Made and not started: a start may be on its way, asked for by a workerd that was killed.
+            if not state["Running"] and state["Status"] != "created":
                 return state
+            if state["Running"] and pause_s > 0.5:
+                return None
             self._closing.wait(pause_s)
-        return None
+        return state if state["Status"] == "created" else None
 
     def _exit(self, followed: _Followed, state: dict[str, Any]) -> Exit:
         if state["Status"] == "created":
