@@ -42,7 +42,6 @@ from longshore_workerd.runtime import (
     ContainerId,
     EngineAway,
     ErrorKind,
-    Found,
     Runtime,
     RuntimeRefused,
 )
@@ -58,9 +57,6 @@ NO_FOLDER = Path("/nowhere")
 _LAST_LINE_BYTES = 2_000
 """As much of a localizer's last words as fits into a message."""
 DISK_RETRY_S = 1.0
-IN_FLIGHT_LOOKS = 8
-IN_FLIGHT_S = 0.25
-"""How often, and how long apart, a restarted workerd looks for containers that may be on their way."""
 SHUTDOWN_S = 15.0
 """How long a shutdown that stops its jobs waits for them to be gone, and for the controller to hear of it."""
 
@@ -335,7 +331,7 @@ class Daemon:
             elif entry.accepted is not None:
                 job, at_ms, boot_id = wire.decode_accepted(entry.accepted)
                 survivors.append(Survivor(job, at_ms, boot_id == self._boot_id, entry.main_ordered, report))
-        found = await self._find(survivors)
+        found = await self._insist(self._runtime.list)
         self._supervisor.recover(self._clock_ms(), survivors=survivors, ended=ended, found=found)
         self._wake.set()
         held = {survivor.job.attempt_id for survivor in survivors}
@@ -350,17 +346,6 @@ class Daemon:
                 len(ended),
                 len(found),
             )
-
-    async def _find(self, survivors: list[Survivor]) -> list[Found]:
-        """The containers here. What was asked of an engine just before this process was killed may still
-        come about, so a main container that was ordered and is not there is waited for a while."""
-        ordered = {s.job.attempt_id for s in survivors if s.main_start_ordered and s.same_boot}
-        for _ in range(IN_FLIGHT_LOOKS):
-            found = await self._insist(self._runtime.list)
-            if ordered <= {f.id.attempt_id for f in found if f.id.container is Container.MAIN}:
-                break
-            await asyncio.sleep(IN_FLIGHT_S)
-        return found
 
     async def _stop_jobs(self) -> None:
         self._supervisor.on_shutdown(self._clock_ms())

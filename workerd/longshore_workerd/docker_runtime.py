@@ -354,7 +354,7 @@ class DockerRuntime:
                     return result
             except NotFound:
                 followed.sink.close()
-                return Exit(None, known=False, error="the container is gone")
+                return Exit(None, known=False, error="the container is gone, or was never started")
             except _AWAY as error:
                 log.debug("following %s: %s", followed.name, error)
             if self._closing.is_set():
@@ -368,7 +368,7 @@ class DockerRuntime:
         if followed.stream is None:
             skip = followed.sink.size
             witness = self._witness()
-            running = self._engine.inspect_container(followed.name)["State"]["Running"]
+            running = self._runs(followed.name)
             if running:
                 followed.witness = witness
             followed.stream = self._engine.logs(
@@ -388,21 +388,30 @@ class DockerRuntime:
             _release(followed.stream)
             followed.stream = None
 
+    def _runs(self, name: str) -> bool:
+        """Whether it runs now. NotFound when it never has run; then it never will.
+
+        The start of one that was made may be on its way, asked for by a workerd that was killed. The
+        engine removes what does not run and starts nothing that it removes, whichever it is asked first.
+        """
+        while (state := self._engine.inspect_container(name)["State"])["Status"] == "created":
+            try:
+                self._engine.remove_container(name, v=True)
+            except APIError as error:
+                if error.status_code != 409:  # started just now
+                    raise
+        return bool(state["Running"])
+
     def _end_of(self, name: str) -> dict[str, Any] | None:
         """Its state, once it does not run; None when it does after all (it closed its outputs)."""
-        for pause_s in (0.001, 0.01, 0.1, 0.5, 1.0, 1.0):
+        for pause_s in (0.001, 0.01, 0.1, 0.5):
             state: dict[str, Any] = self._engine.inspect_container(name)["State"]
-            # Made and not started: a start may be on its way, asked for by a workerd that was killed.
-            if not state["Running"] and state["Status"] != "created":
+            if not state["Running"]:
                 return state
-            if state["Running"] and pause_s > 0.5:
-                return None
             self._closing.wait(pause_s)
-        return state if state["Status"] == "created" else None
+        return None
 
     def _exit(self, followed: _Followed, state: dict[str, Any]) -> Exit:
-        if state["Status"] == "created":
-            return Exit(None, known=False, error="the container was never started")
         code = int(state["ExitCode"])
         if not self._end_was_seen(followed):
             return Exit(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from secrets import token_hex
@@ -284,3 +285,38 @@ async def test_an_end_is_known_also_when_the_engine_has_forgotten_the_start(
     ended = await machine.runtime.wait(adopted.id)
     assert (ended.exit_code, ended.known) == (4, True)
     await machine.clear()
+
+
+@pytest.mark.parametrize("late_by_s", [None, 0.5, 0.0, 0.0])
+async def test_a_start_on_its_way_from_a_killed_workerd_comes_about_or_never_will(
+    on_docker: Machine, late_by_s: float | None
+) -> None:
+    """Else a job that was called lost, and runs elsewhere by now, would start here all the same."""
+    spec = on_docker.spec("bash", "-c", "echo ran")
+    name = f"longshore-{spec.id.attempt_id}-main"
+    engine = docker.APIClient()
+
+    def late_start() -> bool:
+        if late_by_s is None:
+            return False
+        time.sleep(late_by_s)
+        try:
+            engine.start(name)
+        except docker.errors.APIError as error:
+            assert error.status_code in (404, 409), error
+            return False
+        return True
+
+    engine.create_container(images.TASK_IMAGE, ["bash", "-c", "echo ran"], name=name)
+    started = asyncio.create_task(asyncio.to_thread(late_start))
+    sink = MemorySink()
+    await on_docker.runtime.adopt(spec.id, sink)
+    end = await on_docker.runtime.wait(spec.id)
+    if await started:
+        assert end.exit_code == 0
+        assert sink.content == b"ran\n"
+    else:
+        assert not end.known
+        with pytest.raises(docker.errors.NotFound):
+            engine.inspect_container(name)
+    engine.close()

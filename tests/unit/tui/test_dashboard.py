@@ -185,6 +185,22 @@ async def test_a_log_view_forgets_its_oldest_lines_without_moving_what_is_looked
         assert view.render_line(23).text.startswith("more")
 
 
+async def test_a_key_is_heeded_before_the_log_has_its_scrollbar() -> None:
+    class Alone(App[None]):
+        def compose(self) -> ComposeResult:
+            yield LogView()
+
+    text = LogText()
+    text.add(LogRead(0, b"".join(b"line %d.\n" % n for n in range(100))))
+    async with Alone().run_test(size=(80, 24)) as pilot:
+        view = pilot.app.query_one(LogView)
+        view.show(text)
+        view.action_first()
+        await pilot.pause()
+        assert view.render_line(0).text.startswith("line 0.")
+        assert not view.follows
+
+
 async def test_the_containers_of_a_job_are_tabs(
     service: FakeService, submit: Submit, open_dashboard: Open
 ) -> None:

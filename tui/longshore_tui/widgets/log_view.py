@@ -23,13 +23,13 @@ class LogView(ScrollView, can_focus=True):
         """Whether the end is followed has changed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,j", "scroll_down", "line down", show=False),
-        Binding("up,k", "scroll_up", "line up", show=False),
-        Binding("pagedown,ctrl+d,space", "page_down", "a screen down", show=False),
-        Binding("pageup,ctrl+u", "page_up", "a screen up", show=False),
+        Binding("down,j", "move(1)", "line down", show=False),
+        Binding("up,k", "move(-1)", "line up", show=False),
+        Binding("pagedown,ctrl+d,space", "move_pages(1)", "a screen down", show=False),
+        Binding("pageup,ctrl+u", "move_pages(-1)", "a screen up", show=False),
         Binding("left", "scroll_left", "left", show=False),
         Binding("right", "scroll_right", "right", show=False),
-        Binding("home,g", "scroll_home", "first line", show=False),
+        Binding("home,g", "first", "first line", show=False),
         Binding("end,G", "follow", "last line", show=False),
         Binding("F", "follow", "follow the end"),
     ]
@@ -65,10 +65,17 @@ class LogView(ScrollView, can_focus=True):
             self._to_end()
         elif dropped:
             # What is looked at stays where it is, though lines above it are gone.
-            self.scroll_to(
-                y=max(0, self.scroll_offset.y - dropped), animate=False, force=True, immediate=True
-            )
+            self._look_at(self.scroll_offset.y - dropped)
         self.refresh()
+
+    def action_move(self, lines: int) -> None:
+        self._look_at(self.scroll_offset.y + lines)
+
+    def action_move_pages(self, pages: int) -> None:
+        self._look_at(self.scroll_offset.y + pages * self.size.height)
+
+    def action_first(self) -> None:
+        self._look_at(0)
 
     def action_follow(self) -> None:
         self._set_follows(True)
@@ -95,8 +102,13 @@ class LogView(ScrollView, can_focus=True):
         return Strip([Segment(line, self.rich_style)]).crop_extend(x, x + self.size.width, self.rich_style)
 
     def _to_end(self) -> None:
-        # Forced: the scrollbar, without which Textual does not scroll, comes with the next layout.
-        self.scroll_to(y=self.max_scroll_y, animate=False, force=True, immediate=True)
+        self._look_at(self.max_scroll_y)
+
+    def _look_at(self, y: int) -> None:
+        """This line is the first on the screen, as far as there are lines below it."""
+        # At once: lines that come during an animation would end it where it is. And forced: the
+        # scrollbar, without which Textual does not scroll, comes only with the next layout.
+        self.scroll_to(y=min(max(0, y), self.max_scroll_y), animate=False, force=True, immediate=True)
 
     def _set_follows(self, follows: bool) -> None:
         if follows != self.follows:
