@@ -100,7 +100,9 @@ def test_killed_at_random_moments_a_worker_adopts_its_containers(
     marks = [(out / str(job_id)).read_text() for job_id in range(1, 11)]
     assert marks == [f"start {job_id}\nstop\n" for job_id in range(1, 11)]
     for attempt, s in zip(attempts, seconds, strict=True):
-        assert attempt.main_ms >= s * 1000, f"it ran {s} s and was billed for {attempt.main_ms} ms"
+        # Who did not see the start takes the engine's word, and its clock starts when it has seen it.
+        assert attempt.main_ms is not None
+        assert attempt.main_ms >= s * 1000 - 50, f"it ran {s} s and was billed for {attempt.main_ms} ms"
 
 
 def of_worker(client: docker.DockerClient, worker: str) -> list[object]:

@@ -52,6 +52,7 @@ _ATTEMPT = "longshore.attempt"
 _CONTAINER = "longshore.container"
 _WORKER = "longshore.worker"
 
+_RUNNING = ("running", "paused", "restarting")
 _CALL_S = 60
 """How long the engine may be silent on a call before it counts as away."""
 _MEMORY_OF_AN_END_S = 2.0
@@ -128,15 +129,7 @@ class DockerRuntime:
             self._engine = engine
 
     async def list(self) -> list[Found]:
-        labelled = {"label": f"{_WORKER}={self._worker_id}"}
-        found = await self._call(lambda: self._engine.containers(all=True, filters=labelled))
-        return [
-            Found(
-                ContainerId(each["Labels"][_ATTEMPT], Container[each["Labels"][_CONTAINER].upper()]),
-                running=each["State"] in ("running", "paused", "restarting"),
-            )
-            for each in found
-        ]
+        return await self._call(self._list)
 
     async def prepare(self, image: str) -> Prepared:
         one_at_a_time = images.TASK_IMAGE if images.is_own(image) else image
@@ -215,6 +208,31 @@ class DockerRuntime:
             return docker.APIClient(timeout=_CALL_S, **settings)
         except DockerException as error:  # it asks for the version, and wraps whatever comes of that
             raise ConnectionError(str(error)) from error
+
+    def _list(self) -> list[Found]:
+        labelled = {"label": f"{_WORKER}={self._worker_id}"}
+        found = []
+        for each in self._engine.containers(all=True, filters=labelled):
+            id = ContainerId(each["Labels"][_ATTEMPT], Container[each["Labels"][_CONTAINER].upper()])
+            with suppress(NotFound):
+                running = self._runs(id) if each["State"] == "created" else each["State"] in _RUNNING
+                found.append(Found(id, running))
+        return found
+
+    def _runs(self, id: ContainerId) -> bool:
+        """Whether it runs now. NotFound when it was never started; then it never will be.
+
+        The start of one that was made may be on its way, asked for by a workerd that was killed. The
+        engine removes what does not run and starts nothing that it removes, whichever it is asked first.
+        What starts and ends within the removal is gone with its end: it counts as lost.
+        """
+        while (state := self._engine.inspect_container(_name(id))["State"])["Status"] == "created":
+            try:
+                self._engine.remove_container(_name(id), v=True)
+            except APIError as error:
+                if error.status_code != 409:  # started just now
+                    raise
+        return bool(state["Running"])
 
     def _image_here(self, image: str) -> Prepared | None:
         """None when it is not here, or perhaps out of date."""
@@ -354,7 +372,7 @@ class DockerRuntime:
                     return result
             except NotFound:
                 followed.sink.close()
-                return Exit(None, known=False, error="the container is gone, or was never started")
+                return Exit(None, known=False, error="the container is gone")
             except _AWAY as error:
                 log.debug("following %s: %s", followed.name, error)
             if self._closing.is_set():
@@ -368,7 +386,7 @@ class DockerRuntime:
         if followed.stream is None:
             skip = followed.sink.size
             witness = self._witness()
-            running = self._runs(followed.name)
+            running = self._engine.inspect_container(followed.name)["State"]["Running"]
             if running:
                 followed.witness = witness
             followed.stream = self._engine.logs(
@@ -387,20 +405,6 @@ class DockerRuntime:
         finally:
             _release(followed.stream)
             followed.stream = None
-
-    def _runs(self, name: str) -> bool:
-        """Whether it runs now. NotFound when it never has run; then it never will.
-
-        The start of one that was made may be on its way, asked for by a workerd that was killed. The
-        engine removes what does not run and starts nothing that it removes, whichever it is asked first.
-        """
-        while (state := self._engine.inspect_container(name)["State"])["Status"] == "created":
-            try:
-                self._engine.remove_container(name, v=True)
-            except APIError as error:
-                if error.status_code != 409:  # started just now
-                    raise
-        return bool(state["Running"])
 
     def _end_of(self, name: str) -> dict[str, Any] | None:
         """Its state, once it does not run; None when it does after all (it closed its outputs)."""

@@ -134,7 +134,10 @@ class Runtime(Protocol):
         """Ready to be used. EngineAway when there is no engine."""
 
     async def list(self) -> list[Found]:
-        """The containers of this worker, running or ended, that were not removed. EngineAway."""
+        """The containers of this worker, running or ended, that were not removed. EngineAway.
+
+        What was made by an earlier workerd and is not listed was never started, and never will be.
+        """
 
     async def prepare(self, image: str) -> Prepared:
         """The image is on this machine. RuntimeRefused with an IMAGE_* kind; EngineAway."""

@@ -289,9 +289,12 @@ async def test_an_end_is_known_also_when_the_engine_has_forgotten_the_start(
 
 @pytest.mark.parametrize("late_by_s", [None, 0.5, 0.0, 0.0])
 async def test_a_start_on_its_way_from_a_killed_workerd_comes_about_or_never_will(
-    on_docker: Machine, late_by_s: float | None
+    tmp_path: Path, late_by_s: float | None
 ) -> None:
     """Else a job that was called lost, and runs elsewhere by now, would start here all the same."""
+    worker_id = f"test-{token_hex(8)}"
+    on_docker = Machine(lambda: DockerRuntime(worker_id), tmp_path / "io")
+    await on_docker.runtime.open()
     spec = on_docker.spec("bash", "-c", "echo ran")
     name = f"longshore-{spec.id.attempt_id}-main"
     engine = docker.APIClient()
@@ -307,16 +310,23 @@ async def test_a_start_on_its_way_from_a_killed_workerd_comes_about_or_never_wil
             return False
         return True
 
-    engine.create_container(images.TASK_IMAGE, ["bash", "-c", "echo ran"], name=name)
+    labels = {
+        "longshore.attempt": spec.id.attempt_id,
+        "longshore.container": "main",
+        "longshore.worker": worker_id,
+    }
+    engine.create_container(images.TASK_IMAGE, ["bash", "-c", "sleep 0.5; echo ran"], name=name, labels=labels)
     started = asyncio.create_task(asyncio.to_thread(late_start))
-    sink = MemorySink()
-    await on_docker.runtime.adopt(spec.id, sink)
-    end = await on_docker.runtime.wait(spec.id)
+    found = await on_docker.runtime.list()
     if await started:
-        assert end.exit_code == 0
+        assert [each.id for each in found] == [spec.id]
+        sink = MemorySink()
+        await on_docker.runtime.adopt(spec.id, sink)
+        assert (await on_docker.runtime.wait(spec.id)).exit_code == 0
         assert sink.content == b"ran\n"
     else:
-        assert not end.known
+        assert not found
         with pytest.raises(docker.errors.NotFound):
             engine.inspect_container(name)
     engine.close()
+    await on_docker.clear()
