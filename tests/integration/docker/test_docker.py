@@ -315,7 +315,9 @@ async def test_a_start_on_its_way_from_a_killed_workerd_comes_about_or_never_wil
         "longshore.container": "main",
         "longshore.worker": worker_id,
     }
-    engine.create_container(images.TASK_IMAGE, ["bash", "-c", "sleep 0.5; echo ran"], name=name, labels=labels)
+    engine.create_container(
+        images.TASK_IMAGE, ["bash", "-c", "sleep 0.5; echo ran"], name=name, labels=labels
+    )
     started = asyncio.create_task(asyncio.to_thread(late_start))
     found = await on_docker.runtime.list()
     if await started:
