@@ -15,7 +15,7 @@ import re
 import resource
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -129,7 +129,7 @@ class DockerRuntime:
             self._engine = engine
 
     async def list(self) -> list[Found]:
-        return await self._call(self._list)
+        return list(await self._call(self._list))
 
     async def prepare(self, image: str) -> Prepared:
         one_at_a_time = images.TASK_IMAGE if images.is_own(image) else image
@@ -209,7 +209,7 @@ class DockerRuntime:
         except DockerException as error:  # it asks for the version, and wraps whatever comes of that
             raise ConnectionError(str(error)) from error
 
-    def _list(self) -> list[Found]:
+    def _list(self) -> Sequence[Found]:
         labelled = {"label": f"{_WORKER}={self._worker_id}"}
         found = []
         for each in self._engine.containers(all=True, filters=labelled):
