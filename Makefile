@@ -8,7 +8,7 @@ STUBS := $(PROTOS:.proto=_pb2.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test faults check imports proto release-proto lock clean
+.PHONY: help setup demo test faults check imports proto release-proto docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,11 +53,19 @@ proto: setup ## make the gRPC stubs again
 release-proto: setup ## record the protocol as released: `make check` then holds the future to it
 	$(PYTHON_IN_VENV) setup/check_protos.py --release
 
+docs: setup ## the documentation, in .build/docs/index.html
+	@$(PYTHON_IN_VENV) -m pip install -qq --disable-pip-version-check -r docs/requirements.lock
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -d .build/doctrees docs .build/docs
+	@echo "open .build/docs/index.html"
+
 lock: setup ## pin the newest packages that pyproject.toml allows
 	$(PYTHON_IN_VENV) -m pip install -qq --disable-pip-version-check uv
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --group dev \
 		--generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
 		--output-file requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --group docs \
+		--constraint requirements.lock --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
+		--output-file docs/requirements.lock
 
 clean: ## remove all that was made, the environment too
 	rm -rf $(VENV) .build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
