@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .checks import check_attributes, check_bool, check_retries, check_text
 from .errors import NotFound, NotSubmitted, Unavailable, UsageError, WrongType
@@ -16,13 +16,39 @@ if TYPE_CHECKING:
     from .service import Client
 
 
+class Answering(Protocol):
+    """Whom handles ask: the `Client` of a service, or a run on this machine."""
+
+    @property
+    def endpoint(self) -> str: ...
+    def _batch_status(self, batch_id: int) -> BatchStatus: ...
+    def _watch_batch(self, batch_id: int, timeout: float | None) -> Iterator[BatchStatus]: ...
+    def _cancel(self, batch_id: int, reason: str | None) -> None: ...
+    def _delete(self, batch_id: int) -> None: ...
+    def _jobs(self, batch: Batch, states: Iterable[str]) -> Iterator[Job]: ...
+    def _job_status(self, batch_id: int, job_id: int) -> JobStatus: ...
+    def _log_chunks(
+        self,
+        batch_id: int,
+        job_id: int,
+        container: str,
+        attempt_id: str,
+        *,
+        offset: int,
+        limit: int | None,
+        tail_bytes: int,
+        follow: bool,
+        timeout: float | None,
+    ) -> Iterator[LogChunk]: ...
+
+
 class Batch:
     """A batch at the service. Making a handle asks nothing; its methods do.
 
     `last_status` is what was last seen of it, without asking again; None if nothing was.
     """
 
-    def __init__(self, client: Client, batch_id: int | None, last_status: BatchStatus | None = None) -> None:
+    def __init__(self, client: Answering, batch_id: int | None, last_status: BatchStatus | None = None) -> None:
         self._client = client
         self._id = batch_id
         self.last_status = last_status
