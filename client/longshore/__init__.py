@@ -16,7 +16,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .aio import AsyncBatch as AsyncBatch
+    from .aio import AsyncBatchBuilder as AsyncBatchBuilder
+    from .aio import AsyncClient as AsyncClient
+    from .aio import AsyncJob as AsyncJob
+    from .aio import AsyncLog as AsyncLog
     from .backend import BatchBackend as BatchBackend
+    from .builder import BatchBuilder as BatchBuilder
     from .errors import AuthError as AuthError
     from .errors import BatchError as BatchError
     from .errors import BatchFailedError as BatchFailedError
@@ -30,7 +36,6 @@ if TYPE_CHECKING:
     from .errors import WaitTimeout as WaitTimeout
     from .errors import WrongType as WrongType
     from .handles import Batch as Batch
-    from .handles import BatchBuilder as BatchBuilder
     from .handles import Job as Job
     from .handles import Log as Log
     from .pipeline import Pipeline as Pipeline
@@ -52,10 +57,12 @@ if TYPE_CHECKING:
     from .status import Session as Session
 
 _MODULES = {
+    "aio": "AsyncBatch AsyncBatchBuilder AsyncClient AsyncJob AsyncLog",
     "backend": "BatchBackend",
+    "builder": "BatchBuilder",
     "errors": "AuthError BatchError BatchFailedError Conflict NotFound NotSubmitted PermissionDenied"
     " QuotaExceeded Unavailable UsageError WaitTimeout WrongType",
-    "handles": "Batch BatchBuilder Job Log",
+    "handles": "Batch Job Log",
     "pipeline": "Pipeline Task",
     "resource": "InputResourceFile ResourceFile ResourceGroup TaskResourceFile",
     "service": "Client",

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +18,7 @@ from .errors import UsageError, WrongType
 from .failures import batch_failed
 from .handles import Batch
 from .pipeline import Pipeline
-from .progress import Progress, choose_progress, number_of_jobs
+from .progress import Progress, choose_progress, detached, number_of_jobs
 from .service import Client
 from .status import BatchStatus, JobSpec, Session
 from .terminal import clean
@@ -124,7 +126,7 @@ class BatchBackend:
         with choose_progress(disable_progress_bar) as progress:
             progress.submitted(0, len(jobs))
             submitted = builder.submit(lambda n: progress.submitted(n, len(jobs)))
-        batch = _ScratchBatch(submitted, Path(scratch) if delete_scratch_on_exit else None)
+        batch = _RunBatch(submitted, Path(scratch) if delete_scratch_on_exit else None, check=check)
         _say(f"batch {batch.id}: {number_of_jobs(len(jobs))} submitted; look: longshore ui {batch.id}")
         if open:
             _open_dashboard(batch.id, self._client, in_terminal=wait)
@@ -137,17 +139,20 @@ class BatchBackend:
         return batch
 
 
-class _ScratchBatch(Batch):
-    """A batch whose intermediate files are removed once it was seen complete."""
+class _RunBatch(Batch):
+    """A batch of a run: its intermediate files are removed once it was seen complete."""
 
-    def __init__(self, batch: Batch, scratch: Path | None) -> None:
+    def __init__(self, batch: Batch, scratch: Path | None, *, check: bool) -> None:
         super().__init__(batch._client, batch.id)
         self._scratch = scratch
+        self._check = check
 
-    def wait(self, timeout: float | None = None) -> BatchStatus:
-        status = super().wait(timeout)
-        self._remove_scratch()
-        return status
+    async def _watch(self, timeout: float | None) -> AsyncGenerator[BatchStatus, None]:
+        async with aclosing(super()._watch(timeout)) as statuses:
+            async for status in statuses:
+                if status.complete:
+                    self._remove_scratch()
+                yield status
 
     def _remove_scratch(self) -> None:
         """Whatever happens here, the batch stays what it is. Only a folder of this very run is touched."""
@@ -159,17 +164,13 @@ class _ScratchBatch(Batch):
         self._scratch = None
 
 
-def _wait(batch: _ScratchBatch, progress: Progress) -> BatchStatus:
+def _wait(batch: Batch, progress: Progress) -> BatchStatus:
     try:
         for status in batch.watch():
             progress.changed(status)
     except KeyboardInterrupt:
-        _say(
-            f"detached from batch {batch.id}, which is still running. "
-            f"Look again: longshore wait {batch.id}; stop it: longshore cancel {batch.id}"
-        )
+        _say(detached(batch))
         raise KeyboardInterrupt from None  # Where in gRPC it was waiting is nobody's business.
-    batch._remove_scratch()
     return status
 
 
@@ -219,8 +220,13 @@ def _open_dashboard(batch_id: int, client: Client, *, in_terminal: bool) -> None
     if not (in_terminal and sys.stdin.isatty() and sys.stdout.isatty()):
         return
     environ = dict(os.environ)
-    if client._address.file is None:  # Otherwise it finds the service as we did, and again should it move.
-        environ |= {"LONGSHORE_ENDPOINT": client.endpoint, "LONGSHORE_TOKEN": client._address.token}
+    if (
+        client._calls.transport.address.file is None
+    ):  # Otherwise it finds the service as we did, and again should it move.
+        environ |= {
+            "LONGSHORE_ENDPOINT": client.endpoint,
+            "LONGSHORE_TOKEN": client._calls.transport.address.token,
+        }
     program = "import sys; from longshore.cli import main; sys.exit(main())"
     try:
         subprocess.run([sys.executable, "-c", program, "ui", str(batch_id)], env=environ, check=False)

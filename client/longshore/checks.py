@@ -114,3 +114,11 @@ def check_bool(what: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise WrongType(f"{what}({value!r}) must be True or False")
     return value
+
+
+def check_id(what: str, value: object, *, below: int = 2**63) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise WrongType(f"{what} must be a whole number, not {value!r}")
+    if not 0 < value < below:
+        raise UsageError(f"{what} must be 1 or more: {value}")
+    return value

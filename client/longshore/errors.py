@@ -9,19 +9,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .handles import Batch
+    from .handles import AnyBatch
     from .status import BatchStatus
 
 
 class BatchError(Exception):
-    """The root of all. `code` is for programs, `hint` for people: what to do about it."""
+    """The root of all. `code` is for programs, `hint` for people: what to do about it.
+
+    `request_id` is what the service calls the request that failed; ``''`` if it never got there.
+    """
 
     code = "internal"
 
-    def __init__(self, message: str, *, hint: str = "", code: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", code: str = "", request_id: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.request_id = request_id
         if code:
             self.code = code
 
@@ -92,7 +96,7 @@ class BatchFailedError(BatchError):
 
     code = "batch_failed"
 
-    def __init__(self, message: str, *, batch: Batch, status: BatchStatus) -> None:
+    def __init__(self, message: str, *, batch: AnyBatch, status: BatchStatus) -> None:
         super().__init__(message)
         self.batch = batch
         self.status = status
@@ -120,7 +124,8 @@ _HINTS: dict[str, str] = {
 }
 
 
-def error_of_code(code: str, message: str) -> BatchError:
+def error_of_code(code: str, message: str, request_id: str = "") -> BatchError:
     """The exception for a gRPC status, given its name in lower case and its words."""
     kind = _BY_CODE.get(code, BatchError)
-    return kind(message or code.replace("_", " "), hint=_HINTS.get(code, ""), code=code)
+    words = message or code.replace("_", " ")
+    return kind(words, hint=_HINTS.get(code, ""), code=code, request_id=request_id)

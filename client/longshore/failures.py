@@ -2,36 +2,117 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from itertools import islice
+import re
+import time
+from collections.abc import Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
 
 from .errors import BatchError, BatchFailedError
-from .handles import Batch, Job
+from .handles import AnyBatch, AnyJob, AnyLog, Batch
 from .progress import number_of_jobs
-from .status import BatchStatus, JobStatus
+from .status import BatchStatus, JobStatus, Record
+from .steps import finish
 from .terminal import clean
 
 _LOOKED_AT = 1000
+"""Failed jobs, in all; and of these, those whose log is read for its last line."""
+_LOGS_READ = 50
+_LOGS_S = 10.0
 _GROUPS = 5
 _LINES = 5
+_LINE_LENGTH = 200
 _LOG_S = 5.0
 """How long to wait for the end of a log that is still on its way from its worker."""
+
+_VARIABLE = re.compile(r"0x[0-9a-f]+|\b(?=[a-f]*[0-9])[0-9a-f]{8,}\b|[0-9]+(?:[.,][0-9]+)*", re.IGNORECASE)
+
+_BY_EXIT_CODE = {
+    126: "a program in the command cannot be executed: is it a script without its x bit?",
+    127: "a program in the command was not found: is it in the image?",
+    137: "it was killed: if it needs more memory, ask for it with .memory(…)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup(Record):
+    """Jobs that failed in the same way, as far as one can tell from outside."""
+
+    n: int
+    state: str
+    """``Failure`` or ``Error``."""
+    how: str
+    """The reason or the exit code, in words."""
+    last_line: str | None
+    """Of the example's log; None where the logs were not read."""
+    job: JobStatus
+    """An example."""
+    lines: tuple[str, ...]
+    """The end of its log."""
+    hint: str
+    """What to do about it; often ``''``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failures(Record):
+    """The failed jobs of a batch."""
+
+    groups: tuple[FailureGroup, ...]
+    """The largest first."""
+    n_looked_at: int
+    n_failed: int
+
+
+def find_failures(batch: Batch, status: BatchStatus) -> Failures:
+    """Group the failed jobs of a batch; asks for them and for their logs, of some 50 at most."""
+    return finish(_find(batch, status))
 
 
 def batch_failed(batch: Batch, status: BatchStatus) -> BatchFailedError:
     """The error for a complete batch that is not a success. Asks for its failed jobs and their logs."""
+    return finish(failure_of(batch, status))
+
+
+async def failure_of(batch: AnyBatch, status: BatchStatus) -> BatchFailedError:
+    """As `batch_failed`, for either kind of batch."""
     title = f"batch {status.id}" + (f" '{clean(status.name)}'" if status.name else "")
     if status.state == "cancelled":
         by = f" by {clean(status.cancelled_by)}" if status.cancelled_by else ""
         why = f": {clean(status.cancel_reason)}" if status.cancel_reason else ""
-        lines = [f"{title} was cancelled{by}{why}"]
-    else:
-        of = number_of_jobs(status.n_jobs)
-        ways, lines = _groups(batch, status.n_failed)
-        how = f", {ways[0]}" if len(ways) == 1 else ""
-        lines.insert(0, f"{title} failed: {status.n_failed:,} of {of}{how}")
-    lines.append(f"  logs: longshore logs {status.id}/JOB    dashboard: longshore ui {status.id}")
+        lines = [f"{title} was cancelled{by}{why}", f"  look: longshore ui {status.id}"]
+        return BatchFailedError("\n".join(lines), batch=batch, status=status)
+    failures = await _find(batch, status)
+    groups = failures.groups
+    how = f", {groups[0].how}" if len(groups) == 1 else ""
+    lines = [f"{title} failed: {status.n_failed:,} of {number_of_jobs(status.n_jobs)}{how}"]
+    lines += in_words(failures)
+    log = f"    log: longshore logs {status.id}/{groups[0].job.job_id}" if groups else ""
+    lines.append(f"  all: longshore failures {status.id}{log}    dashboard: longshore ui {status.id}")
+    batch._failures = failures
     return BatchFailedError("\n".join(lines), batch=batch, status=status)
+
+
+def in_words(failures: Failures) -> list[str]:
+    """Each group: its number, how, an example, what to do, and the last lines of the example's log."""
+    lines = []
+    for group in failures.groups[:_GROUPS]:
+        what = group.how
+        if group.last_line is None and group.state == "Failure":
+            what += " (logs not read)"
+        elif group.last_line:
+            what += f": {group.last_line}"
+        example = f"e.g. job {group.job.job_id} {clean(group.job.name)}".rstrip()
+        lines.append(f"  {group.n:>5,}×  {group.state:<7}  {what}    {example}")
+        if group.hint:
+            lines.append(f"            hint: {group.hint}")
+        shown = group.lines[:-1] if group.last_line and len(group.lines) == 1 else group.lines
+        lines += [f"            {line}" for line in shown]
+    if rest := failures.groups[_GROUPS:]:
+        n = sum(group.n for group in rest)
+        lines.append(f"  {n:>5,}×  in {len(rest)} other way{'' if len(rest) == 1 else 's'}")
+    if failures.n_failed > failures.n_looked_at:
+        lines.append(f"         (of the first {failures.n_looked_at:,} failed jobs)")
+    return lines
 
 
 def how_it_ended(job: JobStatus) -> str:
@@ -44,37 +125,83 @@ def how_it_ended(job: JobStatus) -> str:
     return ", ".join(filter(None, (reason, code))) or job.state
 
 
-def _groups(batch: Batch, n_failed: int) -> tuple[list[str], list[str]]:
-    """In which ways jobs failed; and each with its number, an example, and the last lines of that."""
-    counts: Counter[tuple[str, str]] = Counter()
-    examples: dict[tuple[str, str], Job] = {}
-    for job in islice(batch.jobs(["Failure", "Error"]), _LOOKED_AT):
-        assert job.last_status is not None
-        signature = job.last_status.state, how_it_ended(job.last_status)
-        counts[signature] += 1
-        examples.setdefault(signature, job)
-    lines = []
-    for signature, n in counts.most_common(_GROUPS):
-        job = examples[signature]
-        name = clean(job.last_status.name) if job.last_status else ""
-        state, how = signature
-        lines.append(f"  {n:>5,}×  {state:<7}  {how}    e.g. job {job.id} {name}".rstrip())
-        lines += [f"            {line}" for line in _last_lines(job)]
-    if rest := len(counts) - _GROUPS if len(counts) > _GROUPS else 0:
-        lines.append(f"         and {rest} other ways to fail")
-    if n_failed > _LOOKED_AT:
-        lines.append(f"         (of the first {_LOOKED_AT:,} failed jobs)")
-    return [how for _, how in counts], lines
+def signature(line: str) -> str:
+    """What is the same in lines that tell of the same.
+
+    >>> signature("KeyError: 'AC_adj' at 0x7f3a, sample 4711")
+    "KeyError: 'AC_adj' at #, sample #"
+    """
+    return _VARIABLE.sub("#", line)
 
 
-def _last_lines(job: Job) -> list[str]:
+async def _find(batch: AnyBatch, status: BatchStatus) -> Failures:
+    until = time.monotonic() + _LOGS_S
+    groups: dict[tuple[str, str, str | None], list[JobStatus]] = {}
+    last_lines: dict[int, str] = {}
+    n = n_read = 0
+    async with aclosing(batch._calls.jobs(batch.id, None, ("Failure", "Error"))) as jobs:
+        async for job in jobs:
+            line = None
+            if job.state == "Failure" and n_read < _LOGS_READ and time.monotonic() < until:
+                n_read += 1
+                tail = await _tail(AnyJob(batch, job.job_id), "main", 1, until)
+                line = last_lines[job.job_id] = clean("".join(tail or ()))[:_LINE_LENGTH]
+            key = job.state, signature(how_it_ended(job)), None if line is None else signature(line)
+            groups.setdefault(key, []).append(job)
+            n += 1
+            if n == _LOOKED_AT:
+                break
+    found = [
+        await _group(batch, jobs, last_lines.get(jobs[0].job_id), until)
+        for jobs in sorted(groups.values(), key=len, reverse=True)
+    ]
+    return Failures(tuple(found), n, max(n, status.n_failed))
+
+
+async def _group(batch: AnyBatch, jobs: list[JobStatus], last_line: str | None, until: float) -> FailureGroup:
+    job = jobs[0]
+    return FailureGroup(
+        n=len(jobs),
+        state=job.state,
+        how=how_it_ended(job),
+        last_line=last_line,
+        job=job,
+        lines=tuple(await _last_lines(batch, job, until)),
+        hint=_hint(job),
+    )
+
+
+def _hint(job: JobStatus) -> str:
+    reason = job.reason.lower()
+    if "out of memory" in reason:
+        had = job.reserved_memory_bytes
+        return f"it had {had / 1e9:g} GB: .memory('{had / 5e8:g}G')" if had else "ask for more: .memory(…)"
+    if "timed out" in reason:
+        return "give it more time: .timeout(seconds)"
+    if "out of disk" in reason:
+        return "ask for more: .storage(…)"
+    return _BY_EXIT_CODE.get(job.exit_code or 0, "")
+
+
+async def _last_lines(batch: AnyBatch, listed: JobStatus, until: float) -> Iterable[str]:
     """The end of the log of the container that failed, or that it is empty; nothing if there is none."""
+    job = AnyJob(batch, listed.job_id)
     try:
-        status = job.status()
-        containers = status.containers.values()
-        failed = next((c.name for c in containers if c.state in ("Failure", "Error")), "main")
-        text = job.log(failed).tail(_LINES, follow=True, timeout=_LOG_S)
+        containers = (await job._ask_status()).containers.values()
     except BatchError:
-        return []  # The failure is the news; a log that is missing must not hide it.
-    silence = [] if status.exit_code is None else ["(it wrote nothing)"]
-    return [clean(line)[:200] for line in text.splitlines()] or silence
+        return ()  # The failure is the news; what cannot be asked must not hide it.
+    failed = next((c.name for c in containers if c.state in ("Failure", "Error")), "main")
+    lines = await _tail(job, failed, _LINES, until)
+    if lines is None:
+        return ()
+    silence = [] if listed.exit_code is None else ["(it wrote nothing)"]
+    return [clean(line)[:_LINE_LENGTH] for line in lines] or silence
+
+
+async def _tail(job: AnyJob, container: str, n: int, until: float) -> list[str] | None:
+    """The last lines of a log; None if it cannot be read in time."""
+    left = min(_LOG_S, max(0.1, until - time.monotonic()))
+    try:
+        return (await AnyLog(job, container, None, follow=True)._tail(n, None, left)).splitlines()
+    except BatchError:
+        return None

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from .status import BatchStatus
 from .units import dollars
+
+if TYPE_CHECKING:
+    from .handles import Batch
 
 _EVERY_S = 60.0
 
@@ -62,6 +65,16 @@ def in_words(status: BatchStatus) -> str:
         if n:
             parts.append(f"{n:,} {what}")
     return f"{', '.join(parts)}  {_cost(status)}"
+
+
+def detached(batch: Batch) -> str:
+    """What is said when Ctrl-C ends the waiting, and nothing else."""
+    seen = batch.last_status
+    so_far = f", {_cost(seen)}" if seen else ""
+    return (
+        f"\ndetached from #{batch.id} (still running{so_far}). "
+        f"reattach: longshore wait {batch.id} · cancel: longshore cancel {batch.id}"
+    )
 
 
 def number_of_jobs(n: int) -> str:

@@ -60,7 +60,7 @@ def command(batch: Target, states: tuple[str, ...], limit: int, output: str) -> 
     """List the jobs of a BATCH."""
     with connect() as client:
         wanted = [word for state in states for word in _STATES[state]]
-        found = find_batch(client, batch).jobs(wanted)
+        found = find_batch(client, batch).jobs(states=wanted)
         shown = islice((job.last_status for job in found if job.last_status), limit or None)
         if output == "json":
             write_json("jobs", shown)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import longshore as hp
-import longshore.service
+import longshore.calls
 import pytest
 from fakes_service import TOKEN, FakeService
 from longshore import Client
 from longshore.discovery import ServiceAddress, write_service_file
-from longshore.service import backoff
+from longshore.calls import backoff
 
 
 def echo(client: Client, *words: str) -> hp.Batch:
@@ -31,8 +31,8 @@ def echo(client: Client, *words: str) -> hp.Batch:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits as a client does, a hundred times faster."""
-    slow = longshore.service.backoff
-    monkeypatch.setattr(longshore.service, "backoff", lambda attempt, rng: slow(attempt, rng) / 100)
+    slow = longshore.calls.backoff
+    monkeypatch.setattr(longshore.calls, "backoff", lambda attempt, rng: slow(attempt, rng) / 100)
 
 
 # The ordinary way.
@@ -98,13 +98,13 @@ def test_no_more_batches_are_read_than_are_wanted(
     service: FakeService, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    real = client.page_of_batches
+    real = client._calls.page_of_batches
 
-    def page(before: int | None, size: int) -> Any:
+    async def page(before: int | None, size: int, query: str | None) -> Any:
         sizes.append(size)
-        return real(before, size)
+        return await real(before, size, query)
 
-    monkeypatch.setattr(client, "page_of_batches", page)
+    monkeypatch.setattr(client._calls, "page_of_batches", page)
     echo(client, "a")
     assert len(list(client.list_batches(limit=5))) == 1
     assert list(client.list_batches(limit=0)) == []
@@ -115,10 +115,10 @@ def test_jobs_can_be_listed_by_state(idle_service: FakeService, idle_client: Cli
     batch = echo(idle_client, *"abcd")
     idle_service.finish(batch.id, 2, exit_code=1)
     idle_service.finish(batch.id, 3)
-    assert [job.id for job in batch.jobs("Failure")] == [2]
-    assert [job.id for job in batch.jobs(["Failure", "Success"])] == [2, 3]
+    assert [job.id for job in batch.jobs(states="Failure")] == [2]
+    assert [job.id for job in batch.jobs(states=["Failure", "Success"])] == [2, 3]
     with pytest.raises(hp.UsageError, match="'Sucess' is not one of Pending, Ready"):
-        list(batch.jobs("Sucess"))
+        list(batch.jobs(states=["Sucess"]))
 
 
 def test_waiting_for_one_job_does_not_wait_for_the_others(
@@ -214,8 +214,8 @@ def test_containers_and_attempts_that_are_none_are_refused(client: Client) -> No
 def test_on_a_bad_network_everything_happens_once(
     service: FakeService, client: Client, faults: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(longshore.service, "_BUNCH_JOBS", 2)
-    monkeypatch.setattr(longshore.service, "_STREAM_BUNCHES", 2)
+    monkeypatch.setattr(longshore.calls, "_BUNCH_JOBS", 2)
+    monkeypatch.setattr(longshore.calls, "_STREAM_BUNCHES", 2)
     vars(service.faults).update(faults, cut_every=3)
     batches = [echo(client, *"abcdefghijk") for _ in range(4)]
     assert [batch.wait(timeout=60).n_succeeded for batch in batches] == [11] * 4
@@ -276,8 +276,8 @@ def test_a_service_that_stays_away_is_an_error_that_says_so(
 def test_only_what_is_unsure_is_sent_again(
     service: FakeService, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(longshore.service, "_BUNCH_JOBS", 1)
-    monkeypatch.setattr(longshore.service, "_STREAM_BUNCHES", 1)
+    monkeypatch.setattr(longshore.calls, "_BUNCH_JOBS", 1)
+    monkeypatch.setattr(longshore.calls, "_STREAM_BUNCHES", 1)
     service.faults.lose_every = 3  # CreateBatch, then the second of four streams.
     echo(client, *"abcd").wait(timeout=30)
     assert service.faults.calls.count("SubmitJobs") == 6
@@ -332,11 +332,11 @@ def test_the_same_token_is_the_same_batch(client: Client) -> None:
 
 
 def test_bunches_are_bounded_by_number_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(longshore.service, "_BUNCH_JOBS", 10)
-    monkeypatch.setattr(longshore.service, "_BUNCH_BYTES", 1000)
+    monkeypatch.setattr(longshore.calls, "_BUNCH_JOBS", 10)
+    monkeypatch.setattr(longshore.calls, "_BUNCH_BYTES", 1000)
     small, large, huge = (hp.JobSpec(command=("x" * n,)) for n in (1, 300, 5000))
     jobs = [small] * 25 + [large] * 5 + [huge, small]
-    bunches = list(longshore.service._bunches(7, jobs))
+    bunches = list(longshore.calls._bunches(7, jobs))
     assert [spec.command[0] for bunch in bunches for spec in bunch.jobs] == [job.command[0] for job in jobs]
     assert all(len(bunch.jobs) <= 10 for bunch in bunches)
     assert all(bunch.ByteSize() < 1100 or len(bunch.jobs) == 1 for bunch in bunches)

@@ -1,0 +1,209 @@
+"""The AsyncClient: every call of the service, for programs with an event loop.
+
+Methods have the names and meanings of those of `Client` and its handles. What these return is awaited
+here, and what these iterate over is iterated over with ``async for``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from typing import Self
+
+from .builder import AnyBuilder, Draft
+from .calls import PAGE
+from .checks import check_id
+from .handles import AnyBatch, AnyJob, AnyLog
+from .service import AnyClient
+from .status import AttemptStatus, BatchStatus, Events, JobStatus, LogChunk, Page, Session
+from .transport import AsyncTransport
+
+
+class AsyncClient(AnyClient):
+    """`Client` for programs with an event loop; use ``async with`` or `close`.
+
+    One client may be used in one loop after another; each has a connection of its own. Cancelling a
+    task cancels what it asked for, as far as that has no effect yet.
+    """
+
+    _transport = AsyncTransport
+
+    async def close(self) -> None:
+        """Hang up. Batches go on. May be called again; every other call is refused from then on."""
+        await self._calls.transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def session(self) -> Session:
+        """Who I am to the service, and what it is."""
+        return await self._calls.session()
+
+    def create_batch(
+        self,
+        attributes: Mapping[str, str] | None = None,
+        *,
+        name: str | None = None,
+        billing_project: str | None = None,
+        token: str | None = None,
+    ) -> AsyncBatchBuilder:
+        """A batch to add jobs to; see `Client.create_batch`. Asks nothing."""
+        project = self._billing_project if billing_project is None else billing_project
+        return AsyncBatchBuilder(self, Draft.of(project, attributes, name, token))
+
+    async def get_batch(self, batch_id: int) -> AsyncBatch:
+        """The handle of a batch. Raises NotFound."""
+        batch = AsyncBatch(self, check_id("batch_id", batch_id))
+        await batch.status()
+        return batch
+
+    async def list_batches(
+        self, limit: int | None = None, query: str | None = None
+    ) -> AsyncIterator[AsyncBatch]:
+        """My batches, newest first; see `Client.list_batches`."""
+        async for status in self._calls.batches(query, limit):
+            yield AsyncBatch(self, status.id, last_status=status)
+
+    async def page_of_batches(
+        self, before: int | None = None, size: int = PAGE, query: str | None = None
+    ) -> Page[BatchStatus]:
+        """At most `size` of my batches, newest first: those older than the batch `before`, or the newest."""
+        return await self._calls.page_of_batches(before, size, query)
+
+    async def page_of_jobs(
+        self,
+        batch_id: int,
+        after: int = 0,
+        size: int = PAGE,
+        states: Iterable[str] = (),
+        query: str | None = None,
+    ) -> Page[JobStatus]:
+        """At most `size` jobs of a batch, by id, after the job `after`; only those in one of `states`."""
+        return await self._calls.page_of_jobs(batch_id, after, size, query, states)
+
+    def watch_events(self, after_seq: int, batch_id: int | None = None) -> AsyncIterator[Events]:
+        """What happens to my batches, or to one of them; see `Client.watch_events`."""
+        return self._calls.watch_events(after_seq, batch_id)
+
+
+class AsyncBatch(AnyBatch):
+    """A batch at the service, see `Batch`; whatever asks the service is awaited."""
+
+    async def status(self) -> BatchStatus:
+        """The batch now. Raises NotFound, also when it was deleted."""
+        return await self._ask_status()
+
+    def watch(self, timeout: float | None = None) -> AsyncIterator[BatchStatus]:
+        """The batch now, and again whenever it changed, until it is complete; see `Batch.watch`."""
+        return self._watch(timeout)
+
+    async def wait(self, timeout: float | None = None, *, check: bool = False) -> BatchStatus:
+        """Wait until every job is complete; the batch's last status.
+
+        With `check` raises BatchFailedError for a batch that did not succeed. Raises WaitTimeout after
+        `timeout` seconds; the batch goes on then.
+        """
+        return await self._wait(timeout, check)
+
+    async def jobs(self, query: str | None = None, *, states: Iterable[str] = ()) -> AsyncIterator[AsyncJob]:
+        """Jobs by id, each with its `last_status`: all, or those that match; see `Batch.jobs`."""
+        async for status in self._calls.jobs(self.id, query, states):
+            yield AsyncJob(self, status.job_id, last_status=status)
+
+    def job(self, job_id: int) -> AsyncJob:
+        """The handle of one job; whether it exists shows when something is asked of it."""
+        return AsyncJob(self, job_id)
+
+    async def cancel(self, reason: str | None = None) -> None:
+        """Start no more of its jobs, but for always_run ones, and stop the running. May be repeated."""
+        await self._calls.cancel(self.id, reason)
+
+    async def delete(self) -> None:
+        """Hide it everywhere; cancels it when it is unfinished. It is still billed. May be repeated."""
+        await self._calls.delete(self.id)
+
+
+class AsyncJob(AnyJob):
+    """A job of a batch, see `Job`; whatever asks the service is awaited."""
+
+    def __init__(self, batch: AsyncBatch, job_id: int, last_status: JobStatus | None = None) -> None:
+        super().__init__(batch, job_id, last_status)
+        self._batch = batch
+
+    @property
+    def batch(self) -> AsyncBatch:
+        """The batch that it belongs to."""
+        return self._batch
+
+    async def status(self) -> JobStatus:
+        """The job now, with its spec and attempts. Raises NotFound."""
+        return await self._ask_status()
+
+    async def wait(self, timeout: float | None = None) -> JobStatus:
+        """Wait until the job is complete. Raises WaitTimeout after `timeout` seconds."""
+        return await self._wait(timeout)
+
+    async def attempts(self) -> tuple[AttemptStatus, ...]:
+        """Its attempts, oldest first."""
+        return (await self.status()).attempts
+
+    async def attributes(self) -> Mapping[str, str]:
+        """What `create_job` or `new_task` was given."""
+        return (await self.status()).attributes
+
+    def log(
+        self, container: str | None = None, attempt: int | str | None = None, *, follow: bool = False
+    ) -> AsyncLog:
+        """The log of a container; see `Job.log`. Asks nothing."""
+        return AsyncLog(self, "main" if container is None else container, attempt, follow)
+
+
+class AsyncLog(AnyLog):
+    """What one container of one attempt wrote, see `Log`; ``async for`` gives its lines."""
+
+    def chunks(
+        self,
+        offset: int = 0,
+        limit: int | None = None,
+        *,
+        tail_bytes: int = 0,
+        follow: bool | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[LogChunk]:
+        """Pieces of at most 64 KiB from `offset`, at most `limit` bytes together; see `Log.chunks`."""
+        return self._chunks(offset, limit, tail_bytes=tail_bytes, follow=follow, timeout=timeout)
+
+    async def read(self, offset: int = 0, limit: int | None = None) -> bytes:
+        """The bytes that are there now; of a log that is followed, all until its end."""
+        return await self._read(offset, limit)
+
+    async def text(self) -> str:
+        """What `read` gives, as UTF-8; what is none is replaced."""
+        return (await self.read()).decode(errors="replace")
+
+    async def tail(self, n: int = 20, *, follow: bool | None = None, timeout: float | None = None) -> str:
+        """The last `n` lines, of at most 64 KiB; with `follow` those before the container's end."""
+        return await self._tail(n, follow, timeout)
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        """Its lines, without what ends them, as they come; one of over a MiB comes in pieces."""
+        return self._lines()
+
+
+class AsyncBatchBuilder(AnyBuilder[AsyncJob]):
+    """A batch that is put together job by job, see `BatchBuilder`; `submit` is awaited."""
+
+    _batch: AsyncBatch
+
+    def __init__(self, client: AsyncClient, draft: Draft) -> None:
+        super().__init__(client, draft, AsyncBatch(client, None))
+
+    async def submit(self, on_progress: Callable[[int], None] | None = None) -> AsyncBatch:
+        """Send everything; the jobs run from then on; see `BatchBuilder.submit`."""
+        await self._submit(on_progress)
+        return self._batch
+
+    def _handle(self, job_id: int) -> AsyncJob:
+        return AsyncJob(self._batch, job_id)

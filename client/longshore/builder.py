@@ -1,0 +1,178 @@
+"""A batch that is put together job by job, and then submitted."""
+
+from __future__ import annotations
+
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+from .checks import check_attributes, check_bool, check_retries, check_text
+from .errors import Unavailable, UsageError, WrongType
+from .handles import AnyBatch, AnyJob, Batch, Job
+from .status import JobSpec
+from .steps import finish
+from .units import Amount, parse_bytes, parse_cpu, parse_seconds
+
+if TYPE_CHECKING:
+    from .service import AnyClient, Client
+
+AJob = TypeVar("AJob", bound=AnyJob)
+
+
+class Draft(NamedTuple):
+    """What a batch is created with, checked."""
+
+    billing_project: str
+    attributes: Mapping[str, str]
+    token: str | None
+
+    @classmethod
+    def of(
+        cls,
+        billing_project: str | None,
+        attributes: Mapping[str, str] | None,
+        name: str | None,
+        token: str | None,
+    ) -> Draft:
+        if not billing_project:
+            raise UsageError("a batch needs a billing project", hint="Client('my-project')")
+        whole = check_attributes(attributes)
+        if name is not None:
+            whole["name"] = check_text("name", name)
+        if token is not None:
+            token = check_text("token", token)
+        return cls(check_text("billing_project", billing_project), whole, token)
+
+
+class AnyBuilder(ABC, Generic[AJob]):
+    """A batch that is put together job by job and then submitted; made by `Client.create_batch`."""
+
+    def __init__(self, client: AnyClient, draft: Draft, batch: AnyBatch) -> None:
+        self._calls = client._calls
+        self._draft = draft
+        self._batch = batch
+        self._request_id = draft.token or uuid.uuid4().hex
+        self._jobs: list[JobSpec] = []
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def create_job(
+        self,
+        image: str | None,
+        command: Sequence[str],
+        *,
+        name: str | None = None,
+        env: Mapping[str, str] | None = None,
+        resources: Mapping[str, Amount] | None = None,
+        parents: Iterable[AJob | int] = (),
+        attributes: Mapping[str, str] | None = None,
+        input_files: Iterable[tuple[str, str]] = (),
+        output_files: Iterable[tuple[str, str]] = (),
+        always_run: bool = False,
+        timeout: float | None = None,
+        retries: int = 0,
+        always_copy_output: bool = False,
+    ) -> AJob:
+        """Add a job; its handle can be a parent of later ones.
+
+        Parameters
+        ----------
+        image : Docker image; None is the service's default one.
+        command : program and arguments, run without a shell.
+        resources : `cpu`, `memory`, `storage`, in the units of `Task.cpu` and `Task.memory`.
+        parents : jobs of this batch that run before.
+        input_files, output_files : (source, destination) pairs, between absolute paths of the store
+            and paths below ``/io``.
+        always_run, timeout, retries, always_copy_output : as in `Task`.
+        """
+        if isinstance(command, str) or not all(isinstance(each, str) for each in command):
+            raise WrongType(f"command must be a list of str, e.g. ['echo', 'hello'], not {command!r}")
+        asked = dict(resources or {})
+        if unknown := asked.keys() - {"cpu", "memory", "storage"}:
+            raise UsageError(f"resources must be cpu, memory, storage; not {', '.join(map(repr, unknown))}")
+        return self.add_job(
+            JobSpec(
+                command=tuple(check_text("command", each) for each in command),
+                name=check_text("name", name or ""),
+                attributes=check_attributes(attributes),
+                image=check_text("image", image or ""),
+                env={check_text("env", k): check_text(f"env {k}", v) for k, v in (env or {}).items()},
+                cpu_mcpu=parse_cpu(asked["cpu"]) if "cpu" in asked else 0,
+                memory_bytes=parse_bytes("memory", asked["memory"]) if "memory" in asked else 0,
+                storage_bytes=parse_bytes("storage", asked["storage"]) if "storage" in asked else 0,
+                parents=tuple(self._parent_id(parent) for parent in parents),
+                input_files=tuple(_pair("input_files", pair) for pair in input_files),
+                output_files=tuple(_pair("output_files", pair) for pair in output_files),
+                always_run=check_bool("always_run", always_run),
+                timeout_ms=0 if timeout is None else parse_seconds("timeout", timeout),
+                retries=check_retries(retries),
+                always_copy_output=check_bool("always_copy_output", always_copy_output),
+            )
+        )
+
+    def add_job(self, spec: JobSpec) -> AJob:
+        """Add a job that is described already, e.g. one that was read from another batch."""
+        if self._batch._id is not None:
+            raise UsageError(f"batch {self._batch._id} is submitted: no job can be added to it")
+        self._jobs.append(spec)
+        return self._handle(len(self._jobs))
+
+    @abstractmethod
+    def _handle(self, job_id: int) -> AJob: ...
+
+    async def _submit(self, on_progress: Callable[[int], None] | None) -> None:
+        if self._batch._id is not None:
+            return
+        batch_id = await self._calls.create(
+            self._request_id, self._draft.billing_project, self._draft.attributes, len(self._jobs)
+        )
+        try:
+            await self._calls.fill(batch_id, self._jobs, on_progress)
+        except BaseException as error:
+            if self._draft.token is None and not isinstance(error, Unavailable):
+                self._request_id = uuid.uuid4().hex
+                await self._calls.discard(batch_id)
+            raise
+        self._batch._id = batch_id
+
+    def _parent_id(self, parent: AJob | int) -> int:
+        if isinstance(parent, AnyJob):
+            if parent._of is not self._batch:
+                raise UsageError(f"{parent!r} cannot be a parent: it is not of this batch")
+            return parent.id
+        if isinstance(parent, bool) or not isinstance(parent, int):
+            raise WrongType(f"a parent is a job of this batch or its id, not {parent!r}")
+        if not 0 < parent <= len(self._jobs):
+            raise UsageError(f"there is no job {parent} to be a parent of job {len(self._jobs) + 1}")
+        return parent
+
+
+class BatchBuilder(AnyBuilder[Job]):
+    __doc__ = AnyBuilder.__doc__
+
+    _batch: Batch
+
+    def __init__(self, client: Client, draft: Draft) -> None:
+        super().__init__(client, draft, Batch(client, None))
+
+    def submit(self, on_progress: Callable[[int], None] | None = None) -> Batch:
+        """Send everything; the jobs run from then on. Returns the batch's handle.
+
+        `on_progress` is told the number of jobs that the service has stored. After an error it may
+        be called again: when the service did not answer, or with a token, it goes on with the same
+        batch; else that one is deleted, and the next is another. Once submitted it only returns the
+        handle.
+        """
+        finish(self._submit(on_progress))
+        return self._batch
+
+    def _handle(self, job_id: int) -> Job:
+        return Job(self._batch, job_id)
+
+
+def _pair(what: str, pair: tuple[str, str]) -> tuple[str, str]:
+    if isinstance(pair, str) or len(pair) != 2:
+        raise WrongType(f"{what} are (source, destination) pairs, not {pair!r}")
+    return check_text(what, pair[0]), check_text(what, pair[1])

@@ -1,0 +1,301 @@
+"""What can be asked of a service, each answer in our own values: written once, for both clients.
+
+Every call may be repeated without a second effect (see batch_service.proto), so that trouble with the
+network is met in one way: do it again, with `backoff`, for `retry_s` seconds of trouble in a row.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, suppress
+from itertools import islice
+from typing import Any, TypeVar
+
+import grpc
+from longshore_api.v1 import auth_service_pb2, batch_service_pb2
+
+from . import wire
+from .checks import check_text
+from .errors import BatchError, UsageError, WaitTimeout, error_of_code
+from .status import BatchStatus, Events, JobSpec, JobStatus, LogChunk, Page, Session
+from .transport import Transport
+
+Value = TypeVar("Value")
+
+_log = logging.getLogger(__name__)
+
+_CALL_S = 30.0
+"""A call without an answer for so long is made again."""
+_SUBMIT_S = 120.0
+_DISCARD_S = 5.0
+PAGE = 1000
+_BUNCH_JOBS = 1000
+_BUNCH_BYTES = 3_500_000
+_STREAM_BUNCHES = 16
+"""Bunches of one stream: what has to be sent again when it breaks."""
+_LARGEST_JOB = 15_000_000
+_REQUEST_ID = "longshore-request-id"
+"""What the service calls a request, in the last metadata of its answer."""
+
+# CANCELLED comes from a server that stops: this client cancels nothing that it waits for.
+_TRANSIENT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+
+
+def backoff(attempt: int, rng: random.Random) -> float:
+    """Seconds to wait before repeating for the `attempt`-th time (0, 1, 2 …): random, up to 5."""
+    return rng.uniform(0, min(5.0, 0.1 * 2 ** min(attempt, 10)))
+
+
+class Calls:
+    """The service at the other end of a transport. Every error is a `BatchError`."""
+
+    def __init__(self, transport: Transport[Any], retry_s: float) -> None:
+        self.transport = transport
+        self.retry_s = retry_s
+
+    @property
+    def endpoint(self) -> str:
+        return self.transport.address.endpoint
+
+    async def session(self) -> Session:
+        return wire.session(await self._ask("GetSession", auth_service_pb2.GetSessionRequest()))
+
+    async def page_of_batches(self, before: int | None, size: int, query: str | None) -> Page[BatchStatus]:
+        request = batch_service_pb2.ListBatchesRequest(
+            page_size=size, before_batch_id=before or 0, query=check_text("query", query or "")
+        )
+        page = await self._ask("ListBatches", request)
+        return Page(tuple(map(wire.batch_status, page.batches)), page.more, page.seq)
+
+    async def batches(self, query: str | None, limit: int | None) -> AsyncGenerator[BatchStatus, None]:
+        """Newest first, page by page; no page is larger than what is wanted."""
+        before: int | None = None
+        left = limit
+        while left is None or left > 0:
+            page = await self.page_of_batches(before, PAGE if left is None else min(left, PAGE), query)
+            for status in page.rows:
+                yield status
+            if not page.more or not page.rows:
+                return
+            before = page.rows[-1].id
+            if left is not None:
+                left -= len(page.rows)
+
+    async def page_of_jobs(
+        self, batch_id: int, after: int, size: int, query: str | None, states: Iterable[str]
+    ) -> Page[JobStatus]:
+        request = batch_service_pb2.ListJobsRequest(
+            batch_id=batch_id,
+            page_size=size,
+            after_job_id=after,
+            states=[_number("state", state, wire.JOB_STATES) for state in states],  # type: ignore[misc]
+            query=check_text("query", query or ""),
+        )
+        page = await self._ask("ListJobs", request)
+        return Page(tuple(map(wire.job_status, page.jobs)), page.more, page.seq)
+
+    async def jobs(
+        self, batch_id: int, query: str | None, states: Iterable[str]
+    ) -> AsyncGenerator[JobStatus, None]:
+        wanted = [states] if isinstance(states, str) else list(states)
+        after = 0
+        while True:
+            page = await self.page_of_jobs(batch_id, after, PAGE, query, wanted)
+            for status in page.rows:
+                yield status
+            if not page.more or not page.rows:
+                return
+            after = page.rows[-1].job_id
+
+    async def create(
+        self, request_id: str, billing_project: str, attributes: Mapping[str, str], n_jobs: int
+    ) -> int:
+        request = batch_service_pb2.CreateBatchRequest(
+            request_id=request_id, billing_project=billing_project, n_jobs=n_jobs, attributes=attributes
+        )
+        return int((await self._ask("CreateBatch", request)).batch_id)
+
+    async def fill(
+        self, batch_id: int, jobs: Sequence[JobSpec], on_progress: Callable[[int], None] | None
+    ) -> None:
+        """Send all jobs, and let them run."""
+        bunches = _bunches(batch_id, jobs)
+        n_sent = 0
+        while stream := list(islice(bunches, _STREAM_BUNCHES)):
+            await self._ask("SubmitJobs", stream, _SUBMIT_S)
+            n_sent += sum(len(bunch.jobs) for bunch in stream)
+            if on_progress:
+                on_progress(n_sent)
+        await self._ask("CloseBatch", batch_service_pb2.CloseBatchRequest(batch_id=batch_id))
+
+    async def discard(self, batch_id: int) -> None:
+        """Delete a batch that nobody will close, if that can be done at once."""
+        request = batch_service_pb2.DeleteBatchRequest(batch_id=batch_id)
+        with suppress(grpc.RpcError, UsageError):  # UsageError: it is closed.
+            await self.transport.call("DeleteBatch", request, _DISCARD_S)
+
+    async def batch_status(self, batch_id: int) -> BatchStatus:
+        request = batch_service_pb2.GetBatchRequest(batch_id=batch_id)
+        return wire.batch_status(await self._ask("GetBatch", request))
+
+    async def watch_batch(self, batch_id: int, timeout: float | None) -> AsyncGenerator[BatchStatus, None]:
+        """The batch now and whenever it changed, until it is complete. Raises WaitTimeout."""
+        request = batch_service_pb2.WatchBatchRequest(batch_id=batch_id)
+        async with aclosing(self._stream("WatchBatch", request, wire.batch_status, timeout)) as statuses:
+            async for status in statuses:
+                yield status
+                if status.complete:
+                    return
+
+    async def cancel(self, batch_id: int, reason: str | None) -> None:
+        text = check_text("reason", reason or "")
+        await self._ask("CancelBatch", batch_service_pb2.CancelBatchRequest(batch_id=batch_id, reason=text))
+
+    async def delete(self, batch_id: int) -> None:
+        await self._ask("DeleteBatch", batch_service_pb2.DeleteBatchRequest(batch_id=batch_id))
+
+    async def job_status(self, batch_id: int, job_id: int) -> JobStatus:
+        request = batch_service_pb2.GetJobRequest(batch_id=batch_id, job_id=job_id)
+        return wire.job_status(await self._ask("GetJob", request))
+
+    async def log_chunks(
+        self,
+        batch_id: int,
+        job_id: int,
+        container: str,
+        attempt_id: str,
+        *,
+        offset: int,
+        limit: int | None,
+        tail_bytes: int,
+        follow: bool,
+        timeout: float | None,
+    ) -> AsyncGenerator[LogChunk, None]:
+        """A log from an offset, or its tail; goes on where it was after trouble. Raises WaitTimeout."""
+        request = batch_service_pb2.ReadLogRequest(
+            batch_id=batch_id,
+            job_id=job_id,
+            attempt_id=attempt_id,
+            container=_number("container", container, wire.CONTAINERS),  # type: ignore[arg-type]
+            offset=offset,
+            limit=limit or 0,
+            follow=follow,
+            tail_bytes=tail_bytes,
+        )
+        if limit == 0:
+            return
+        async with aclosing(self._stream("ReadLog", request, wire.log_chunk, timeout)) as chunks:
+            async for chunk in chunks:
+                if chunk.data:
+                    request.offset = chunk.offset + len(chunk.data)
+                    request.limit = max(0, request.limit - len(chunk.data))
+                    request.tail_bytes = 0
+                yield chunk
+                if chunk.end or (limit and request.limit == 0):
+                    return
+
+    async def watch_events(self, after_seq: int, batch_id: int | None) -> AsyncGenerator[Events, None]:
+        request = batch_service_pb2.WatchEventsRequest(after_seq=after_seq, batch_id=batch_id or 0)
+        async with aclosing(self._stream("WatchEvents", request, wire.events, None)) as stream:
+            async for events in stream:
+                request.after_seq = events.seq
+                yield events
+
+    async def _ask(self, rpc: str, request: Any, timeout: float = _CALL_S) -> Any:
+        """What the service answers, in the end."""
+        trouble = _Trouble(self)
+        while True:
+            try:
+                return await self.transport.call(rpc, request, timeout)
+            except grpc.RpcError as error:
+                await trouble.wait(error)
+
+    async def _stream(
+        self, rpc: str, request: Any, read: Callable[[Any], Value], timeout: float | None
+    ) -> AsyncGenerator[Value, None]:
+        """Answers, again and again: a stream that ends was cut off, and `request` is sent as it is then."""
+        end = None if timeout is None else time.monotonic() + timeout
+        trouble = _Trouble(self)
+        while True:
+            cut: grpc.RpcError | None = None
+            remaining = None if end is None else max(0.0, end - time.monotonic())
+            stream = self.transport.stream(rpc, request, remaining)
+            try:
+                while (message := await stream.read()) is not None:
+                    trouble = _Trouble(self)
+                    yield read(message)
+            except grpc.RpcError as error:
+                cut = error
+            finally:
+                stream.cancel()
+            if end is not None and time.monotonic() >= end:
+                raise WaitTimeout(f"not complete after {timeout:g} s") from cut
+            await trouble.wait(cut, until=end)
+
+
+class _Trouble:
+    """One call's failures in a row."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._rng = random.Random()
+        self._attempt = 0
+        self._started = 0.0
+
+    async def wait(self, error: grpc.RpcError | None, until: float | None = None) -> None:
+        """Return when it is time to try again; raise the error, as ours, when it makes no sense."""
+        transport, for_s = self._calls.transport, self._calls.retry_s
+        transport.check_open()  # Closing it is what makes calls fail.
+        now = time.monotonic()
+        if self._attempt == 0:
+            self._started = now
+        if error is not None and (error.code() not in _TRANSIENT or now - self._started >= for_s):
+            raise _ours(error, transport.address.endpoint) from error
+        if self._attempt == 4:
+            _log.warning("%s does not answer; trying again for up to %g s", self._calls.endpoint, for_s)
+        delay = backoff(self._attempt, self._rng)
+        await transport.sleep(delay if until is None else max(0.0, min(delay, until - now)))
+        self._attempt += 1
+        transport.find_again()
+
+
+def _ours(error: grpc.RpcError, endpoint: str) -> BatchError:
+    code, details = error.code(), error.details() or ""
+    if code in _TRANSIENT:
+        details = f"the service at {endpoint} does not answer ({details})"
+    metadata: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()  # type: ignore[assignment]
+    request_id = dict(metadata).get(_REQUEST_ID, "")
+    if isinstance(request_id, bytes):
+        request_id = request_id.decode(errors="replace")
+    return error_of_code(code.name.lower(), details, request_id)
+
+
+def _bunches(batch_id: int, jobs: Sequence[JobSpec]) -> Iterator[batch_service_pb2.SubmitJobsRequest]:
+    """Jobs in messages bounded by number and size."""
+    bunch = batch_service_pb2.SubmitJobsRequest(batch_id=batch_id, first_job_id=1)
+    size = 0
+    for job_id, spec in enumerate(jobs, start=1):
+        message = wire.job_spec_message(spec)
+        n_bytes = message.ByteSize()
+        if n_bytes > _LARGEST_JOB:
+            raise UsageError(
+                f"job {job_id} {spec.name!r} is {n_bytes:,} bytes long; at most {_LARGEST_JOB:,} can be sent",
+                hint="fewer files, or a shorter command",
+            )
+        if bunch.jobs and (len(bunch.jobs) >= _BUNCH_JOBS or size + n_bytes > _BUNCH_BYTES):
+            yield bunch
+            bunch = batch_service_pb2.SubmitJobsRequest(batch_id=batch_id, first_job_id=job_id)
+            size = 0
+        bunch.jobs.append(message)
+        size += n_bytes
+    if bunch.jobs:
+        yield bunch
+
+
+def _number(what: str, word: str, numbers: Mapping[str, int]) -> int:
+    if word not in numbers:
+        raise UsageError(f"{what} {word!r} is not one of {', '.join(numbers)}")
+    return numbers[word]
