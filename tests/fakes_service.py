@@ -57,8 +57,14 @@ class Faults(grpc.ServerInterceptor):
         handler = continuation(details)
         name = details.method.rpartition("/")[2]
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                self._streaming(name, handler.unary_stream),
+            kind = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
+            return kind(
+                self._streaming(name, behaviour),
                 handler.request_deserializer,
                 handler.response_serializer,
             )
@@ -297,6 +303,7 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
                 if not batch.deleted
                 and (batch.batch_id < request.before_batch_id or not request.before_batch_id)
             ]
+        found = [each for each in found if self._matches(request.query, each, context)]
         size = min(request.page_size, self._page)
         return pb.ListBatchesResponse(batches=found[:size], more=len(found) > size, seq=seq)
 
@@ -313,6 +320,7 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
                 for job_id, job in sorted(batch.jobs.items())
                 if job_id > request.after_job_id and (not request.states or job.state in request.states)
             ]
+        found = [each for each in found if self._matches(request.query, each, context)]
         size = min(request.page_size, self._page)
         return pb.ListJobsResponse(jobs=found[:size], more=len(found) > size, seq=seq)
 
@@ -330,6 +338,70 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
             last = message
             if message.complete:
                 return
+
+    def WatchJob(self, request: pb.WatchJobRequest, context: grpc.ServicerContext) -> Iterator[types.Job]:
+        last = None
+        while context.is_active():
+            with self._changed:
+                batch, job = self._job(request.batch_id, request.job_id, context)
+                message = self._job_message(batch, job, whole=True)
+                if message == last:
+                    self._changed.wait(0.5)
+                    continue
+            yield message
+            last = message
+            if message.state in DONE:
+                return
+
+    def WatchSession(
+        self, request: auth_pb.GetSessionRequest, context: grpc.ServicerContext
+    ) -> Iterator[auth_pb.Session]:
+        while context.is_active():
+            yield self.GetSession(request, context)
+            with self._changed:
+                self._changed.wait(0.5)
+
+    def WatchBatches(
+        self, request_iterator: Iterator[pb.BatchesWindow], context: grpc.ServicerContext
+    ) -> Iterator[pb.BatchesView]:
+        self._check_token(context)
+        anchors: dict[int, int] = {}
+        """What 0 meant when a window was opened; by its identity."""
+
+        def look(window: pb.BatchesWindow) -> pb.BatchesView:
+            rows = [self._batch_message(each) for each in reversed(self.batches.values()) if not each.deleted]
+            newest = rows[0].batch_id if rows else 0
+            anchor = window.anchor_batch_id or anchors.setdefault(id(window), newest)
+            matching = [row for row in rows if self._matches(window.query, row, context)]
+            upto = [row for row in matching if row.batch_id <= anchor]
+            return pb.BatchesView(
+                rows=upto[window.first : window.first + (window.n or 50)],
+                first=window.first,
+                n_matching=len(upto),
+                n_newer=len(matching) - len(upto),
+                anchor_batch_id=anchor,
+                n_total=len(rows),
+                query=window.query,
+            )
+
+        yield from self._views(request_iterator, context, look, lambda row: row.batch_id)
+
+    def WatchJobs(
+        self, request_iterator: Iterator[pb.JobsWindow], context: grpc.ServicerContext
+    ) -> Iterator[pb.JobsView]:
+        def look(window: pb.JobsWindow) -> pb.JobsView:
+            batch = self._batch(window.batch_id, context)
+            rows = [self._job_message(batch, job) for _, job in sorted(batch.jobs.items())]
+            matching = [row for row in rows if self._matches(window.query, row, context)]
+            return pb.JobsView(
+                rows=matching[window.first : window.first + (window.n or 50)],
+                first=window.first,
+                n_matching=len(matching),
+                batch=self._batch_message(batch),
+                query=window.query,
+            )
+
+        yield from self._views(request_iterator, context, look, lambda row: row.job_id)
 
     def WatchEvents(
         self, request: pb.WatchEventsRequest, context: grpc.ServicerContext
@@ -373,6 +445,69 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
         yield pb.LogChunk(offset=at, end=True)
 
     # Inside; callers hold the lock.
+
+    def _views(
+        self,
+        windows: Iterator[Any],
+        context: grpc.ServicerContext,
+        look: Callable[[Any], Any],
+        key: Callable[[Any], int],
+    ) -> Iterator[Any]:
+        """Views of the latest window: whole at first, then its rows that changed."""
+        latest: list[Any] = []
+
+        def listen() -> None:
+            try:
+                for window in windows:
+                    with self._changed:
+                        latest.append(window)
+                        self._changed.notify_all()
+            except grpc.RpcError:
+                pass  # The client has hung up.
+
+        threading.Thread(target=listen, daemon=True).start()
+        window = seen = None
+        while context.is_active():
+            with self._changed:
+                if not latest:
+                    self._changed.wait(0.5)
+                    continue
+                view = look(latest[-1])
+                if latest[-1] is window and view == seen:
+                    self._changed.wait(0.5)
+                    continue
+                sent = type(view)()
+                sent.CopyFrom(view)
+                before: dict[int, Any] = {} if seen is None else {key(row): row for row in seen.rows}
+                whole = latest[-1] is not window or list(before) != [key(row) for row in view.rows]
+                if not whole:
+                    del sent.rows[:]
+                    sent.rows.extend(row for row in view.rows if before[key(row)] != row)
+                sent.whole = whole
+                window, seen = latest[-1], view
+            yield sent
+
+    def _matches(self, query: str, row: Any, context: grpc.ServicerContext) -> bool:
+        """The terms of JobsWindow.query, without its words for several states."""
+        is_job = isinstance(row, types.Job)
+        name = row.name if is_job else row.attributes["name"]
+        states = types.JobState if is_job else types.BatchState
+        state = states.Name(row.state).removeprefix("JOB_STATE_").removeprefix("BATCH_STATE_").lower()
+        for term in query.split():
+            bare = term.removeprefix("-")
+            field, colon, values = bare.partition(":")
+            if not colon:
+                number = row.job_id if is_job else row.batch_id
+                found = bare.lower() in name.lower() or bare == str(number)
+            elif field == "state":
+                found = state in values.split(",")
+            else:
+                context.abort(
+                    CODES.INVALID_ARGUMENT, f"query: at {query.index(term) + 1}: no field {field!r}"
+                )
+            if found is term.startswith("-"):
+                return False
+        return True
 
     def _check_token(self, context: grpc.ServicerContext) -> None:
         if dict(context.invocation_metadata()).get("authorization") != f"Bearer {TOKEN}":

@@ -14,8 +14,19 @@ from .calls import PAGE
 from .checks import check_id
 from .handles import AnyBatch, AnyJob, AnyLog
 from .service import AnyClient
-from .status import AttemptStatus, BatchStatus, Events, JobStatus, LogChunk, Page, Session
+from .status import (
+    AttemptStatus,
+    BatchesView,
+    BatchStatus,
+    Events,
+    JobStatus,
+    JobsView,
+    LogChunk,
+    Page,
+    Session,
+)
 from .transport import AsyncTransport
+from .windows import AnyWindow, View
 
 
 class AsyncClient(AnyClient):
@@ -87,6 +98,39 @@ class AsyncClient(AnyClient):
         """What happens to my batches, or to one of them; see `Client.watch_events`."""
         return self._calls.watch_events(after_seq, batch_id)
 
+    def watch_session(self) -> AsyncIterator[Session]:
+        """Who I am to the service and what it is: now, when it changed, and every few seconds; never ends."""
+        return self._calls.watch_session()
+
+    def watch_batches(
+        self, query: str | None = None, *, first: int = 0, n: int = 50, anchor: int = 0
+    ) -> AsyncWindow[BatchesView]:
+        """A window of my batches, newest first; see `Client.watch_batches`."""
+        window = AsyncWindow(self._calls.window_of_batches(), of_batches=True)
+        window.show(query=query, first=first, n=n, anchor=anchor)
+        return window
+
+    def watch_jobs(
+        self, batch_id: int, query: str | None = None, *, first: int = 0, n: int = 50
+    ) -> AsyncWindow[JobsView]:
+        """A window of a batch's jobs, by id; see `Client.watch_jobs`."""
+        window = AsyncWindow(self._calls.window_of_jobs(batch_id), of_batches=False)
+        window.show(query=query, first=first, n=n)
+        return window
+
+
+class AsyncWindow(AnyWindow[View]):
+    """A window of a list, see `Window`; iterate over it with ``async for``, all in one event loop."""
+
+    def __aiter__(self) -> AsyncIterator[View]:
+        return self._asking.answers()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.close()
+
 
 class AsyncBatch(AnyBatch):
     """A batch at the service, see `Batch`; whatever asks the service is awaited."""
@@ -140,6 +184,10 @@ class AsyncJob(AnyJob):
     async def status(self) -> JobStatus:
         """The job now, with its spec and attempts. Raises NotFound."""
         return await self._ask_status()
+
+    def watch(self, timeout: float | None = None) -> AsyncIterator[JobStatus]:
+        """The job now, and again whenever it changed, until it is complete; see `Job.watch`."""
+        return self._watch(timeout)
 
     async def wait(self, timeout: float | None = None) -> JobStatus:
         """Wait until the job is complete. Raises WaitTimeout after `timeout` seconds."""

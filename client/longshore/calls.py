@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import grpc
 from longshore_api.v1 import auth_service_pb2, batch_service_pb2
@@ -20,8 +21,18 @@ from longshore_api.v1 import auth_service_pb2, batch_service_pb2
 from . import wire
 from .checks import check_text
 from .errors import BatchError, UsageError, WaitTimeout, error_of_code
-from .status import BatchStatus, Events, JobSpec, JobStatus, LogChunk, Page, Session
-from .transport import Transport
+from .status import (
+    BatchesView,
+    BatchStatus,
+    Events,
+    JobSpec,
+    JobStatus,
+    JobsView,
+    LogChunk,
+    Page,
+    Session,
+)
+from .transport import Stream, Transport
 
 Value = TypeVar("Value")
 
@@ -204,6 +215,30 @@ class Calls:
                 request.after_seq = events.seq
                 yield events
 
+    async def watch_session(self) -> AsyncGenerator[Session, None]:
+        request = auth_service_pb2.GetSessionRequest()
+        async with aclosing(self._stream("WatchSession", request, wire.session, None)) as sessions:
+            async for session in sessions:
+                yield session
+
+    async def watch_job(
+        self, batch_id: int, job_id: int, timeout: float | None
+    ) -> AsyncGenerator[JobStatus, None]:
+        """The job now and whenever it changed, until it is complete. Raises WaitTimeout."""
+        request = batch_service_pb2.WatchJobRequest(batch_id=batch_id, job_id=job_id)
+        async with aclosing(self._stream("WatchJob", request, wire.job_status, timeout)) as statuses:
+            async for status in statuses:
+                yield status
+                if status.complete:
+                    return
+
+    def window_of_batches(self) -> Asking[BatchesView]:
+        return Asking(self, "WatchBatches", batch_service_pb2.BatchesWindow(), wire.batches_view)
+
+    def window_of_jobs(self, batch_id: int) -> Asking[JobsView]:
+        request = batch_service_pb2.JobsWindow(batch_id=batch_id)
+        return Asking(self, "WatchJobs", request, wire.jobs_view)
+
     async def _ask(self, rpc: str, request: Any, timeout: float = _CALL_S) -> Any:
         """What the service answers, in the end."""
         trouble = _Trouble(self)
@@ -217,12 +252,29 @@ class Calls:
         self, rpc: str, request: Any, read: Callable[[Any], Value], timeout: float | None
     ) -> AsyncGenerator[Value, None]:
         """Answers, again and again: a stream that ends was cut off, and `request` is sent as it is then."""
+
+        def ask(remaining: float | None) -> Stream:
+            return self.transport.stream(rpc, request, remaining)
+
+        async with aclosing(self._streams(ask, read, timeout)) as values:
+            async for value in values:
+                yield value
+
+    async def _streams(
+        self,
+        ask: Callable[[float | None], Stream | None],
+        read: Callable[[Any], Value],
+        timeout: float | None,
+    ) -> AsyncGenerator[Value, None]:
+        """What one stream after another brings, until `ask` has none more."""
         end = None if timeout is None else time.monotonic() + timeout
         trouble = _Trouble(self)
         while True:
             cut: grpc.RpcError | None = None
             remaining = None if end is None else max(0.0, end - time.monotonic())
-            stream = self.transport.stream(rpc, request, remaining)
+            stream = ask(remaining)
+            if stream is None:
+                return
             try:
                 while (message := await stream.read()) is not None:
                     trouble = _Trouble(self)
@@ -230,10 +282,59 @@ class Calls:
             except grpc.RpcError as error:
                 cut = error
             finally:
+                given_up = stream.cancelled
                 stream.cancel()
+            if given_up:
+                return
             if end is not None and time.monotonic() >= end:
                 raise WaitTimeout(f"not complete after {timeout:g} s") from cut
             await trouble.wait(cut, until=end)
+
+
+class Asking(Generic[Value]):
+    """Answers to a request that may be replaced at any time, by any thread of a blocking client."""
+
+    def __init__(self, calls: Calls, rpc: str, request: Any, read: Callable[[Any], Value]) -> None:
+        self._calls = calls
+        self._rpc = rpc
+        self._request = request
+        self._read = read
+        self._stream: Stream | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def ask(self, **changes: Any) -> None:
+        """The same with these fields changed; what is None stays."""
+        with self._lock:
+            request = type(self._request)()
+            request.CopyFrom(self._request)
+            for name, value in changes.items():
+                if value is not None:
+                    setattr(request, name, value)
+            self._request = request
+            if self._stream:
+                self._stream.send(request)
+
+    def close(self) -> None:
+        """Want no more answers. May be called again."""
+        with self._lock:
+            self._closed = True
+            if self._stream:
+                self._stream.cancel()
+
+    async def answers(self) -> AsyncGenerator[Value, None]:
+        """To the latest request, whole after every connection; until `close`."""
+        async with aclosing(self._calls._streams(self._open, self._read, None)) as values:
+            async for value in values:
+                yield value
+
+    def _open(self, remaining: float | None) -> Stream | None:
+        with self._lock:
+            if self._closed:
+                return None
+            transport = self._calls.transport
+            self._stream = transport.stream(self._rpc, self._request, remaining, several=True)
+            return self._stream
 
 
 class _Trouble:

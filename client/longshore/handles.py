@@ -41,6 +41,9 @@ class Answering(Protocol):
         self, batch_id: int, query: str | None, states: Iterable[str]
     ) -> AsyncGenerator[JobStatus, None]: ...
     async def job_status(self, batch_id: int, job_id: int) -> JobStatus: ...
+    def watch_job(
+        self, batch_id: int, job_id: int, timeout: float | None
+    ) -> AsyncGenerator[JobStatus, None]: ...
     def log_chunks(
         self,
         batch_id: int,
@@ -152,6 +155,12 @@ class AnyJob:
     async def _ask_status(self) -> JobStatus:
         self.last_status = await self._of._calls.job_status(self._of.id, self._job_id)
         return self.last_status
+
+    async def _watch(self, timeout: float | None) -> AsyncGenerator[JobStatus, None]:
+        async with aclosing(self._of._calls.watch_job(self._of.id, self._job_id, timeout)) as statuses:
+            async for status in statuses:
+                self.last_status = status
+                yield status
 
     async def _wait(self, timeout: float | None) -> JobStatus:
         n_completed = -1
@@ -308,6 +317,13 @@ class Job(AnyJob):
     def status(self) -> JobStatus:
         """The job now, with its spec and attempts. Raises NotFound."""
         return finish(self._ask_status())
+
+    def watch(self, timeout: float | None = None) -> Iterator[JobStatus]:
+        """The job now, with its spec and attempts, and again whenever it changed, until it is complete.
+
+        Goes on after the service was away. Raises WaitTimeout after `timeout` seconds.
+        """
+        return iterate(self._watch(timeout))
 
     def wait(self, timeout: float | None = None) -> JobStatus:
         """Wait until the job is complete. Raises WaitTimeout after `timeout` seconds."""

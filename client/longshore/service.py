@@ -12,9 +12,10 @@ from .checks import check_id, check_text
 from .discovery import find_service
 from .errors import UsageError
 from .handles import Batch
-from .status import BatchStatus, Events, JobStatus, Page, Session
+from .status import BatchesView, BatchStatus, Events, JobStatus, JobsView, Page, Session
 from .steps import finish, iterate
 from .transport import BlockingTransport, Transport
+from .windows import Window
 
 
 class AnyClient:
@@ -131,3 +132,23 @@ class Client(AnyClient):
         Comes as it is committed, and every few seconds when nothing does.
         """
         return iterate(self._calls.watch_events(after_seq, batch_id))
+
+    def watch_session(self) -> Iterator[Session]:
+        """Who I am to the service and what it is: now, when it changed, and every few seconds; never ends."""
+        return iterate(self._calls.watch_session())
+
+    def watch_batches(
+        self, query: str | None = None, *, first: int = 0, n: int = 50, anchor: int = 0
+    ) -> Window[BatchesView]:
+        """A window of my batches, newest first: those that match `query`, see `Batch.jobs`."""
+        window = Window(self._calls.window_of_batches(), of_batches=True)
+        window.show(query=query, first=first, n=n, anchor=anchor)
+        return window
+
+    def watch_jobs(
+        self, batch_id: int, query: str | None = None, *, first: int = 0, n: int = 50
+    ) -> Window[JobsView]:
+        """A window of a batch's jobs, by id: those that match `query`, see `Batch.jobs`."""
+        window = Window(self._calls.window_of_jobs(batch_id), of_batches=False)
+        window.show(query=query, first=first, n=n)
+        return window

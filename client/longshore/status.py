@@ -243,6 +243,8 @@ class Session(Record):
     """What the user should know."""
     largest_worker_mcpu: int
     default_image: str
+    now: datetime | None = None
+    """By the service's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,3 +290,43 @@ class LogChunk(Record):
     end: bool = False
     incomplete: bool = False
     """With `end`: the worker has not delivered the rest (yet)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchesView(Record):
+    """What a window of batches shows: whole at first, then what changed; empty: the service is alive."""
+
+    whole: bool
+    """`rows` are all that the window shows; else those of it that changed."""
+    rows: tuple[BatchStatus, ...]
+    """Newest first."""
+    first: int
+    """The position of the window's first row, from 0."""
+    n_matching: int
+    """Batches that match the query, not counting those newer than the anchor."""
+    n_newer: int
+    """Of these: they are counted, not shown, so that rows stay where they are."""
+    anchor: int
+    """The id of the batch from which positions count."""
+    n_total: int
+    """Batches, also those that do not match."""
+    query: str
+    """That this answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobsView(Record):
+    """What a window of jobs shows: whole at first, then what changed; empty: the service is alive."""
+
+    whole: bool
+    """`rows` are all that the window shows; else those of it that changed."""
+    rows: tuple[JobStatus, ...]
+    """By id."""
+    first: int
+    """The position of the window's first row, from 0."""
+    n_matching: int
+    """Jobs that match the query."""
+    batch: BatchStatus | None
+    """None when the view is empty."""
+    query: str
+    """That this answers."""

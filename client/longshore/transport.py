@@ -42,6 +42,8 @@ _OPTIONS = [
 class Stream(ABC):
     """Answers that come one after another. Errors are grpc.RpcError."""
 
+    cancelled = False
+
     @abstractmethod
     async def read(self) -> Any:
         """The next message, or None after the last one."""
@@ -52,7 +54,7 @@ class Stream(ABC):
 
     @abstractmethod
     def cancel(self) -> None:
-        """Want no more. May be called again, also after the end."""
+        """Want no more: the stream ends. May be called again, also after the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,12 +195,18 @@ class _BlockingStream(Stream):
             raise
 
     async def read(self) -> Any:
-        return next(self._call, None)
+        try:
+            return next(self._call, None)
+        except grpc.RpcError:
+            if self.cancelled:
+                return None
+            raise
 
     def send(self, request: Any) -> None:
         self._requests.put(request)
 
     def cancel(self) -> None:
+        self.cancelled = True
         self._requests.put(None)  # Lets go the thread of gRPC that waits for requests.
         self._call.cancel()
 
@@ -241,8 +249,7 @@ class AsyncTransport(Transport[grpc.aio.Channel]):
 
     def _raise_if_closed(self) -> None:
         """A call that `close` has cancelled says so; one whose task was cancelled is just that."""
-        task = asyncio.current_task()
-        if task is None or not task.cancelling():
+        if not _is_cancelled():
             self.check_open()
 
 
@@ -259,6 +266,8 @@ class _AsyncStream(Stream):
         try:
             message = await self._call.read()
         except (grpc.aio.UsageError, asyncio.CancelledError):
+            if self.cancelled and not _is_cancelled():
+                return None
             self._transport._raise_if_closed()
             raise
         return None if message is grpc.aio.EOF else message
@@ -267,9 +276,16 @@ class _AsyncStream(Stream):
         self._requests.put_nowait(request)
 
     def cancel(self) -> None:
+        self.cancelled = True
         self._requests.put_nowait(None)
         self._call.cancel()
 
     async def _sent(self) -> AsyncIterator[Any]:
         while (request := await self._requests.get()) is not None:
             yield request
+
+
+def _is_cancelled() -> bool:
+    """The task that runs is to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -10,12 +10,14 @@ from longshore_api.v1 import auth_service_pb2, batch_service_pb2, event_pb2, typ
 
 from .status import (
     AttemptStatus,
+    BatchesView,
     BatchStatus,
     ContainerStatus,
     Event,
     Events,
     JobSpec,
     JobStatus,
+    JobsView,
     LogChunk,
     Session,
 )
@@ -188,6 +190,31 @@ def session(message: auth_service_pb2.Session) -> Session:
         notices=tuple(message.notices),
         largest_worker_mcpu=message.largest_worker_mcpu,
         default_image=message.default_image,
+        now=_at(message.now_ms) if message.now_ms else None,
+    )
+
+
+def batches_view(message: batch_service_pb2.BatchesView) -> BatchesView:
+    return BatchesView(
+        whole=message.whole,
+        rows=tuple(map(batch_status, message.rows)),
+        first=message.first,
+        n_matching=message.n_matching,
+        n_newer=message.n_newer,
+        anchor=message.anchor_batch_id,
+        n_total=message.n_total,
+        query=message.query,
+    )
+
+
+def jobs_view(message: batch_service_pb2.JobsView) -> JobsView:
+    return JobsView(
+        whole=message.whole,
+        rows=tuple(map(job_status, message.rows)),
+        first=message.first,
+        n_matching=message.n_matching,
+        batch=batch_status(message.batch) if message.HasField("batch") else None,
+        query=message.query,
     )
 
 

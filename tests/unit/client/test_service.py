@@ -16,8 +16,8 @@ import longshore.calls
 import pytest
 from fakes_service import TOKEN, FakeService
 from longshore import Client
-from longshore.discovery import ServiceAddress, write_service_file
 from longshore.calls import backoff
+from longshore.discovery import ServiceAddress, write_service_file
 
 
 def echo(client: Client, *words: str) -> hp.Batch:
