@@ -22,7 +22,7 @@ class BatchError(Exception):
     code = "internal"
 
     def __init__(self, message: str, *, hint: str = "", code: str = "", request_id: str = "") -> None:
-        super().__init__(message)
+        Exception.__init__(self, message)  # Whatever else a subclass inherits from is not asked.
         self.message = message
         self.hint = hint
         self.request_id = request_id

@@ -79,15 +79,18 @@ async def failure_of(batch: AnyBatch, status: BatchStatus) -> BatchFailedError:
     if status.state == "cancelled":
         by = f" by {clean(status.cancelled_by)}" if status.cancelled_by else ""
         why = f": {clean(status.cancel_reason)}" if status.cancel_reason else ""
-        lines = [f"{title} was cancelled{by}{why}", f"  look: longshore ui {status.id}"]
+        lines = [f"{title} was cancelled{by}{why}"]
+        if batch._kept:
+            lines.append(f"  look: longshore ui {status.id}")
         return BatchFailedError("\n".join(lines), batch=batch, status=status)
     failures = await _find(batch, status)
     groups = failures.groups
     how = f", {groups[0].how}" if len(groups) == 1 else ""
     lines = [f"{title} failed: {status.n_failed:,} of {number_of_jobs(status.n_jobs)}{how}"]
     lines += in_words(failures)
-    log = f"    log: longshore logs {status.id}/{groups[0].job.job_id}" if groups else ""
-    lines.append(f"  all: longshore failures {status.id}{log}    dashboard: longshore ui {status.id}")
+    if batch._kept:
+        log = f"    log: longshore logs {status.id}/{groups[0].job.job_id}" if groups else ""
+        lines.append(f"  all: longshore failures {status.id}{log}    dashboard: longshore ui {status.id}")
     batch._failures = failures
     return BatchFailedError("\n".join(lines), batch=batch, status=status)
 

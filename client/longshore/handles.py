@@ -72,6 +72,9 @@ class AnyBatch:
     `last_status` is what was last seen of it, without asking again; None if nothing was.
     """
 
+    _kept = True
+    """A service keeps it, so that commands can show it."""
+
     def __init__(
         self, client: Connected, batch_id: int | None, last_status: BatchStatus | None = None
     ) -> None:

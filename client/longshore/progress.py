@@ -50,7 +50,7 @@ def counts(status: BatchStatus) -> str:
         parts.append(f"▶ {status.n_running:,}")
     if waiting := status.n_pending + status.n_ready:
         parts.append(f"· {waiting:,}")
-    return f"{' '.join(parts)}  {_cost(status)}"
+    return f"{' '.join(parts)}{_and_cost(status)}"
 
 
 def in_words(status: BatchStatus) -> str:
@@ -64,7 +64,7 @@ def in_words(status: BatchStatus) -> str:
     ):
         if n:
             parts.append(f"{n:,} {what}")
-    return f"{', '.join(parts)}  {_cost(status)}"
+    return f"{', '.join(parts)}{_and_cost(status)}"
 
 
 def detached(batch: Batch) -> str:
@@ -83,6 +83,11 @@ def number_of_jobs(n: int) -> str:
     ('1 job', '1,000 jobs')
     """
     return f"{n:,} job{'' if n == 1 else 's'}"
+
+
+def _and_cost(status: BatchStatus) -> str:
+    """Nothing for a run on this machine, for which nobody pays."""
+    return f"  {_cost(status)}" if status.billing_project else ""
 
 
 def _cost(status: BatchStatus) -> str:
