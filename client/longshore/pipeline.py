@@ -288,7 +288,8 @@ class Pipeline(Mentionable):
     Parameters
     ----------
     name : the batch's attribute `name`.
-    backend : where it runs, e.g. ``BatchBackend('my-project')``.
+    backend : where it runs, e.g. ``BatchBackend('my-project')``; without one it runs on this machine,
+        on a `LocalBackend`.
     attributes : str to str, shown and searched for.
     default_image, default_cpu, default_memory, default_storage, default_timeout
         Given to each new task through its setters; a later setter wins.
@@ -415,16 +416,15 @@ class Pipeline(Mentionable):
         dry_run : print what would run and run nothing.
         verbose : print what runs.
         delete_scratch_on_exit : remove intermediate files in the end.
-        backend_options : see the backend, e.g. `BatchBackend`.
+        backend_options : see the backend: `BatchBackend`, `LocalBackend`.
 
         Returns the batch's handle; None after a dry run.
         """
         backend = self._backend
         if backend is None:
-            raise UsageError(
-                f"{self._described()} has no backend to run on",
-                hint="Pipeline(backend=BatchBackend('my-project'), …); `longshore up` starts a service here",
-            )
+            from .local.backend import LocalBackend
+
+            backend = LocalBackend()
         for option in backend_options.keys() - backend._run_options:
             known = sorted(backend._run_options)
             close = difflib.get_close_matches(option, known, n=1)

@@ -1,0 +1,1 @@
+"""Runs pipelines on this machine, without a service: what `LocalBackend` is made of."""

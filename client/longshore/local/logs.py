@@ -1,0 +1,101 @@
+"""What the jobs of a run wrote: a file each while they run, then all in one file without a name.
+
+That file is gone when nobody can read it any more, however this program ends.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import sys
+import tempfile
+import threading
+import weakref
+from contextlib import suppress
+
+from ..terminal import clean
+
+_CHUNK = 1 << 18
+
+
+class Logs:
+    """By attempt id and container. May be used by many threads."""
+
+    def __init__(self, folder: str | None) -> None:
+        """`folder` is where the file lies that has no name."""
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._file = -1
+        self._size = 0
+        self._kept: dict[tuple[str, str], tuple[int, int]] = {}
+        self._live: dict[tuple[str, str], str] = {}
+        self._shows = True
+
+    def begin(self, attempt_id: str, container: str, path: str) -> None:
+        """The container writes to this file from now on."""
+        self._live[attempt_id, container] = path
+
+    def end(self, attempt_id: str, container: str, *, show: bool) -> None:
+        """It writes no more: its file goes. `show` what it holds on standard output, in one piece."""
+        key = attempt_id, container
+        path = self._live[key]
+        try:
+            source = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            del self._live[key]
+            return
+        try:
+            if os.fstat(source).st_size:
+                with self._lock:
+                    self._keep(key, source, show=show and self._shows)
+        finally:
+            os.close(source)
+            self._live.pop(key)
+            os.unlink(path)
+
+    def is_live(self, attempt_id: str, container: str) -> bool:
+        return (attempt_id, container) in self._live
+
+    def size(self, attempt_id: str, container: str) -> int:
+        key = attempt_id, container
+        if (path := self._live.get(key)) is not None:
+            with suppress(FileNotFoundError):
+                return os.stat(path).st_size
+        return self._kept.get(key, (0, 0))[1]
+
+    def read(self, attempt_id: str, container: str, offset: int, limit: int) -> bytes:
+        """At most so many bytes from there; none at its present end."""
+        key = attempt_id, container
+        if (path := self._live.get(key)) is not None:
+            with suppress(FileNotFoundError), open(path, "rb") as file:
+                return os.pread(file.fileno(), limit, offset)
+        start, size = self._kept.get(key, (0, 0))
+        limit = min(limit, size - offset)
+        return os.pread(self._file, limit, start + offset) if limit > 0 else b""
+
+    def _keep(self, key: tuple[str, str], source: int, *, show: bool) -> None:
+        if self._file < 0:
+            with tempfile.TemporaryFile(dir=self._folder) as file:
+                self._file = os.dup(file.fileno())
+            weakref.finalize(self, os.close, self._file)
+        start = self._size
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        last = b""
+        while chunk := os.read(source, _CHUNK):
+            os.pwrite(self._file, chunk, self._size)
+            self._size += len(chunk)
+            last = chunk
+            if show:
+                self._show(decoder.decode(chunk))
+        if show:
+            rest = decoder.decode(b"", final=True)
+            self._show(rest if last.endswith(b"\n") else f"{rest}\n", flush=True)
+        self._kept[key] = start, self._size - start
+
+    def _show(self, text: str, *, flush: bool = False) -> None:
+        try:
+            sys.stdout.write(clean(text) if sys.stdout.isatty() else text)
+            if flush:
+                sys.stdout.flush()
+        except (OSError, ValueError):  # Whoever read it has gone; that is no reason to fail.
+            self._shows = False
