@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from .handles import Log as Log
     from .pipeline import Pipeline as Pipeline
     from .pipeline import Task as Task
+    from .local.backend import LocalBackend as LocalBackend
+    from .local.backend import LocalFailedError as LocalFailedError
     from .resource import InputResourceFile as InputResourceFile
     from .resource import ResourceFile as ResourceFile
     from .resource import ResourceGroup as ResourceGroup
@@ -65,6 +67,7 @@ _MODULES = {
     "handles": "Batch Job Log",
     "pipeline": "Pipeline Task",
     "resource": "InputResourceFile ResourceFile ResourceGroup TaskResourceFile",
+    "local.backend": "LocalBackend LocalFailedError",
     "service": "Client",
     "status": "AttemptStatus BatchStatus ContainerStatus Event Events JobSpec JobStatus LogChunk Page"
     " Session",

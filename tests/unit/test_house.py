@@ -141,7 +141,7 @@ def test_each_package_imports_what_it_asks_for_and_nothing_else() -> None:
     base, extras = asked["dependencies"], asked["optional-dependencies"]
     declared = {
         "longshore_api": base,
-        "longshore": base + extras["tui"],  # progress bars where rich is installed
+        "longshore": base + extras["tui"] + extras["docker"],  # bars where rich is installed; LocalBackend
         "longshore_controller": base + extras["controller"],
         "longshore_workerd": base + extras["workerd"],
         "longshore_tui": base + extras["tui"],
