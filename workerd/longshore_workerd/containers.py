@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+import zlib
+from base64 import b64encode
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from longshore_workerd.model import Assignment
@@ -13,6 +15,8 @@ DEFAULT_IMAGE = "longshore/task:latest"
 """Of tasks that name none."""
 LOCALIZER_IMAGE = "longshore/localizer:latest"
 LOCALIZER_COMMAND = ("longshore-localizer",)
+VARIABLE = 100_000
+"""Characters of one environment variable at most: Linux ends at 128 KiB."""
 STORE_PREFIX = "/host"
 """Where a localizer finds the store when the store is the whole machine."""
 
@@ -66,7 +70,7 @@ def _localizer(
     store = surroundings.store
     env = {
         "LONGSHORE_DIRECTION": container.name.lower(),
-        "LONGSHORE_COPIES": json.dumps([asdict(copy) for copy in copies]),
+        **told((copy.source, copy.destination) for copy in copies),
         "LONGSHORE_OWNER": surroundings.owner,
         "LONGSHORE_STORE": str(store),
         "LONGSHORE_IO": "/io",
@@ -85,3 +89,14 @@ def _localizer(
         mounts=mounts,
         network=False,
     )
+
+
+def told(copies: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The variables that tell the localizer of sources and destinations, as it reads them.
+
+    They are few and short where paths are alike, which they are where a job has thousands.
+    """
+    paths = "\0".join(path for copy in copies for path in copy)
+    text = b64encode(zlib.compress(paths.encode())).decode()
+    pieces = [text[at : at + VARIABLE] for at in range(0, len(text), VARIABLE)]
+    return {f"LONGSHORE_COPIES_{n}" if n else "LONGSHORE_COPIES": piece for n, piece in enumerate(pieces)}

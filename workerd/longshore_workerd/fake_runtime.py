@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from longshore_workerd import localizer
 from longshore_workerd.machine import clock_ms
 from longshore_workerd.runtime import (
     Container,
@@ -184,8 +185,8 @@ def _fate(spec: ContainerSpec) -> _Fate:
     oom = env.get("FAKE_OOM") == "1"
     exit_code = 137 if oom else int(env.get("FAKE_EXIT_CODE", "0"))
     stdout = env.get("FAKE_STDOUT", "")
-    for copy in json.loads(env.get("LONGSHORE_COPIES", "[]")):
-        if os.path.basename(copy["source"]).startswith("missing"):
-            exit_code, stdout = 1, f"there is no {copy['source']}\n"
+    for source, _ in localizer.decode(env) if localizer.COPIES in env else ():
+        if os.path.basename(source).startswith("missing"):
+            exit_code, stdout = 1, f"there is no {source}\n"
     run_ms = int(env.get("FAKE_RUN_MS", "0"))
     return _Fate(clock_ms(), run_ms, exit_code, oom, env.get("FAKE_UNKNOWN_END") != "1", stdout)

@@ -1,9 +1,11 @@
 """Moves a job's files between the store and /io: what runs in the input and output containers.
 
 One file, standard library only: it is put into an image as it is, and runs as `longshore-localizer`
-there and as `python -m longshore_workerd.localizer` anywhere. All it is told is in its environment:
+there and as `python -m longshore_workerd.localizer` anywhere. It starts twice for many a job, so it imports
+only what starts quickly. All it is told is in its environment:
 
-    LONGSHORE_COPIES        JSON: [{"source": ..., "destination": ...}, ...]
+    LONGSHORE_COPIES        sources and destinations in turn, NUL between them, zlib, base64; what is too
+                            long for one variable goes on in LONGSHORE_COPIES_1, LONGSHORE_COPIES_2 ...
     LONGSHORE_DIRECTION     "input" (store to /io) or "output" (/io to store)
     LONGSHORE_IO            where /io really is (default /io)
     LONGSHORE_STORE         all paths of the store lie below it (default /)
@@ -21,24 +23,21 @@ whenever, leads outside /io or the store.
 
 from __future__ import annotations
 
-import ctypes
+import binascii
 import errno
 import fcntl
-import fnmatch
-import json
 import os
-import re
 import stat
 import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from io import TextIOWrapper
-from secrets import token_hex
+
+TYPE_CHECKING = False  # As type checkers read it; `typing` itself takes long to import.
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
 
 COMMAND = "longshore-localizer"
 COPIES = "LONGSHORE_COPIES"
@@ -54,9 +53,10 @@ _TRIES = 3
 _MAX_LINKS = 40
 _FICLONE = 0x40049409
 _TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EINTR}
-_WILD = re.compile(r"[*?\[]")
 
 Parts = tuple[str, ...]
+FileToCopy = tuple[Parts, Parts]
+"""Source and destination."""
 
 
 class CopyRefused(Exception):
@@ -67,24 +67,27 @@ class _Transient(Exception):
     """The copy may succeed when it is tried again."""
 
 
-@dataclass(frozen=True, slots=True)
 class Owner:
     """Whose files the store's are. Entered, the *thread* has that identity, if it may change it."""
 
-    uid: int
-    gids: tuple[int, ...]
+    def __init__(self, uid: int, gids: list[int]) -> None:
+        import ctypes
+
+        self.uid = uid
+        self.gids = gids
+        self._libc = ctypes.CDLL(None)
 
     @classmethod
     def parse(cls, text: str) -> Owner | None:
         """None when there is nothing to change: no owner given, or we are the owner, or not root."""
         if not text:
             return None
-        if not re.fullmatch(r"\d+:\d+(,\d+)*", text):
+        uid, *gids = text.replace(",", ":").split(":")
+        if not gids or text.count(":") != 1 or not all(id.isascii() and id.isdigit() for id in (uid, *gids)):
             raise CopyRefused(f"{OWNER} is {text!r}: write it as uid:gid, e.g. 1000:1000")
-        uid, _, gids = text.partition(":")
         if os.geteuid() != 0 or int(uid) == 0:
             return None
-        return cls(int(uid), tuple(int(gid) for gid in gids.split(",")))
+        return cls(int(uid), [int(gid) for gid in gids])
 
     def join_groups(self) -> None:
         """Root needs no groups of its own, so the whole process may have the owner's."""
@@ -94,18 +97,15 @@ class Owner:
     def entered(self) -> Iterator[None]:
         # The file system identity is the only one that belongs to a thread alone; leaving user 0
         # takes the capabilities that go round permissions away, coming back returns them.
-        _libc.setfsgid(self.gids[0])
-        _libc.setfsuid(self.uid)
+        self._libc.setfsgid(self.gids[0])
+        self._libc.setfsuid(self.uid)
         try:
-            if _libc.setfsuid(-1) != self.uid:
+            if self._libc.setfsuid(-1) != self.uid:
                 raise CopyRefused(f"cannot take the identity of user {self.uid}")
             yield
         finally:
-            _libc.setfsuid(0)
-            _libc.setfsgid(0)
-
-
-_libc = ctypes.CDLL(None)
+            self._libc.setfsuid(0)
+            self._libc.setfsgid(0)
 
 
 class Tree:
@@ -234,12 +234,6 @@ class Tree:
         return fd
 
 
-@dataclass(frozen=True, slots=True)
-class FileToCopy:
-    source: Parts
-    destination: Parts
-
-
 class Localizer:
     """The copies of one container, from one tree to another."""
 
@@ -259,7 +253,7 @@ class Localizer:
             found = self._source.look(parts)
             # What exists means itself, also when it looks like a pattern.
             n_existing = self._n_existing(parts)
-            wild = any(map(_WILD.search, parts[n_existing:]))
+            wild = any(map(_is_wild, parts[n_existing:]))
             matches = self._matches(parts, n_existing)
         if not matches:
             what = "matches nothing" if wild else "does not exist"
@@ -286,16 +280,18 @@ class Localizer:
         """What a pattern names, in order; as in a shell a leading dot must be written."""
         found = [pattern[:n_existing]]
         for name in pattern[n_existing:]:
-            if not _WILD.search(name):
+            if not _is_wild(name):
                 found = [(*below, name) for below in found]
                 continue
+            from fnmatch import fnmatchcase
+
             dotted = name.startswith(".")
             found = [
                 (*below, each)
                 for below in found
                 if (here := self._source.look(below)) and stat.S_ISDIR(here.st_mode)
                 for each in self._source.names_in(below)
-                if fnmatch.fnmatchcase(each, name) and each.startswith(".") == dotted
+                if fnmatchcase(each, name) and each.startswith(".") == dotted
             ]
         return [path for path in found if self._source.look(path) is not None]
 
@@ -310,7 +306,7 @@ class Localizer:
                     raise CopyRefused(f"{self._source.shown(source)} is a link to what does not exist")
                 names = self._source.names_in(source) if stat.S_ISDIR(found.st_mode) else []
             if stat.S_ISREG(found.st_mode):
-                yield FileToCopy(source, target)
+                yield source, target
             elif stat.S_ISDIR(found.st_mode):
                 here = (found.st_dev, found.st_ino)
                 if here in above:
@@ -335,14 +331,15 @@ class Localizer:
         raise AssertionError("unreachable")
 
     def _copy_once(self, file: FileToCopy) -> int:
+        from_, to = file
         with self._source.identity():
-            source = self._source.open_file(file.source)
+            source = self._source.open_file(from_)
         try:
             with self._destination.identity():
-                above, name, found = self._destination.resolve(file.destination, create=True)
+                above, name, found = self._destination.resolve(to, create=True)
                 try:
                     if found is not None and stat.S_ISDIR(found.st_mode):
-                        raise CopyRefused(f"{self._destination.shown(file.destination)} is a directory")
+                        raise CopyRefused(f"{self._destination.shown(to)} is a directory")
                     return self._write(source, above, name)
                 finally:
                     os.close(above)
@@ -353,7 +350,7 @@ class Localizer:
         before = os.fstat(source)
         # Inputs must be readable to whoever the job's image runs as.
         mode = before.st_mode & 0o777 | (0 if self._durable else 0o444)
-        temporary = f".longshore-{token_hex(8)}"
+        temporary = f".longshore-{os.urandom(8).hex()}"
         target = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
         try:
             copied = _clone(source, target) or _stream(source, target)
@@ -391,7 +388,7 @@ class Localizer:
         full = threading.Event()
 
         def one(file: FileToCopy) -> None:
-            source, destination = self._source.shown(file.source), self._destination.shown(file.destination)
+            source, destination = self._source.shown(file[0]), self._destination.shown(file[1])
             if full.is_set():
                 return
             try:
@@ -405,18 +402,45 @@ class Localizer:
             else:
                 print(f"{source} -> {destination}: {copied} bytes", flush=True)
 
-        submitted = []
-        with ThreadPoolExecutor(_THREADS) as threads:
-            for source, destination in copies:
-                try:
-                    files = self.plan(source, destination)
-                except (CopyRefused, OSError) as error:
-                    errors.append(self.in_words(error, source, destination))
-                else:
-                    submitted += [threads.submit(one, file) for file in files]
-        for copy in submitted:
-            copy.result()  # what `one` does not expect is not lost
+        files: list[FileToCopy] = []
+        for source, destination in copies:
+            try:
+                files += self.plan(source, destination)
+            except (CopyRefused, OSError) as error:
+                errors.append(self.in_words(error, source, destination))
+        _in_parallel(one, files)
         return errors
+
+
+def _in_parallel(function: Callable[[FileToCopy], None], files: list[FileToCopy]) -> None:
+    """Calls it for each, in some threads. An error that it raises is not lost."""
+    todo = iter(files)
+    turn = threading.Lock()
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        while not errors:
+            with turn:
+                file = next(todo, None)
+            if file is None:
+                return
+            try:
+                function(file)
+            except BaseException as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(min(_THREADS, len(files)) - 1)]
+    for thread in threads:
+        thread.start()
+    work()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def _is_wild(name: str) -> bool:
+    return any(each in name for each in "*?[")
 
 
 def _clone(source: int, target: int) -> int:
@@ -471,12 +495,25 @@ def shown(path: str) -> str:
     return path if path.isprintable() and path.strip() == path else repr(path)
 
 
+def decode(env: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The copies that were told of. KeyError or ValueError when they were not."""
+    text, n = env[COPIES], 1
+    while piece := env.get(f"{COPIES}_{n}"):
+        text, n = text + piece, n + 1
+    try:
+        told = zlib.decompress(binascii.a2b_base64(text)).decode()
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    paths = told.split("\0") if told else []
+    return list(zip(paths[::2], paths[1::2], strict=True))
+
+
 def main(env: Mapping[str, str] = os.environ) -> int:
     """Does what the environment says; 0 when all was done, else 1, and the reasons are its last lines."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
-        copies = [(copy["source"], copy["destination"]) for copy in json.loads(env[COPIES])]
+        copies = decode(env)
         output = {"input": False, "output": True}[env[DIRECTION]]
         owner = Owner.parse(env.get(OWNER, ""))
         if owner:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from typing import Any
 
 import docker
 from docker.errors import DockerException
-from longshore_workerd import images, localizer
+from longshore_workerd import containers, images, localizer
 from longshore_workerd.runtime import Container, ContainerId, ContainerSpec, Exit, Mount, Runtime
 
 
@@ -79,7 +78,7 @@ class Machine:
         """Runs an input or output container as workerd does, with the whole machine as store."""
         told = {
             localizer.DIRECTION: direction,
-            localizer.COPIES: json.dumps([{"source": a, "destination": b} for a, b in copies]),
+            **containers.told(copies),
             localizer.STORE_PREFIX: "/host",
         }
         return await self.run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import stat
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from longshore_workerd import localizer
+from longshore_workerd import containers, localizer
 from longshore_workerd.localizer import CopyRefused, Localizer, Tree
 
 
@@ -292,7 +291,7 @@ def test_a_sudden_end_leaves_nothing_half_written_under_a_final_name(places: Pla
         places.write(f"d/{n}", content, io=True)
     environment = {
         localizer.DIRECTION: "output",
-        localizer.COPIES: json.dumps([{"source": "/io/d", "destination": f"{places.store}/d"}]),
+        **containers.told([("/io/d", f"{places.store}/d")]),
         localizer.IO: str(places.io),
     }
     for kill_after in range(1, 8, 2):
@@ -324,7 +323,7 @@ def test_roots_localizer_reads_and_writes_the_store_as_its_owner(tmp_path: Path)
     def run(direction: str, source: str, destination: str) -> subprocess.CompletedProcess[str]:
         environment = {
             localizer.DIRECTION: direction,
-            localizer.COPIES: json.dumps([{"source": source, "destination": destination}]),
+            **containers.told([(source, destination)]),
             localizer.IO: str(places.io),
             localizer.OWNER: "1234:1235,77",
         }
@@ -349,9 +348,38 @@ def test_roots_localizer_reads_and_writes_the_store_as_its_owner(tmp_path: Path)
 
 def test_wrong_instructions_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert localizer.main({}) == 1
-    assert localizer.main({localizer.COPIES: "[]", localizer.DIRECTION: "sideways"}) == 1
-    assert localizer.main({localizer.COPIES: "[]", localizer.DIRECTION: "input", localizer.OWNER: "me"}) == 1
-    assert "uid:gid" in capsys.readouterr().out
+    assert localizer.main({localizer.COPIES: "[]", localizer.DIRECTION: "input"}) == 1
+    nothing = containers.told([])
+    assert localizer.main({**nothing, localizer.DIRECTION: "sideways"}) == 1
+    for owner in ("me", "1:", ":1", "1", "1:2,x", "1:2:3", "²:1"):
+        assert localizer.main({**nothing, localizer.DIRECTION: "input", localizer.OWNER: owner}) == 1
+        assert f"{owner!r}: write it as uid:gid" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("n", [0, 1, 20_000])
+def test_however_many_copies_there_are_they_can_be_told(n: int) -> None:
+    copies = [(f"/io/{os.urandom(16).hex()} ä\n{i}", f"/store/{i}") for i in range(n)]
+    told = containers.told(copies)
+    assert localizer.decode(told) == copies
+    assert all(len(f"{name}={value}") < 131_072 for name, value in told.items())
+    if n > 1:
+        subprocess.run(["true"], env=told, check=True)
+        del told["LONGSHORE_COPIES_1"]
+        with pytest.raises(ValueError):
+            localizer.decode(told)
+
+
+def test_it_imports_little_since_it_starts_twice_for_many_a_job() -> None:
+    seen = subprocess.run(
+        [sys.executable, "-I", "-S", "-X", "importtime", localizer.__file__],
+        env={**containers.told([]), localizer.DIRECTION: "input"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in seen.stderr.splitlines()}
+    slow = {"re", "json", "typing", "enum", "dataclasses", "inspect", "logging", "ctypes", "hashlib"}
+    assert "zlib" in imported and not imported & slow
 
 
 def test_what_went_wrong_comes_last_on_the_stream_of_all_else(
@@ -361,9 +389,7 @@ def test_what_went_wrong_comes_last_on_the_stream_of_all_else(
     names = ("missing", "there")
     told = {
         localizer.DIRECTION: "input",
-        localizer.COPIES: json.dumps(
-            [{"source": f"{places.store}/{name}", "destination": f"/io/{name}"} for name in names]
-        ),
+        **containers.told((f"{places.store}/{name}", f"/io/{name}") for name in names),
         localizer.IO: str(places.io),
         localizer.STORE: str(places.store),
     }
@@ -382,7 +408,7 @@ def test_a_prefix_is_where_the_stores_root_is(tmp_path: Path) -> None:
     (tmp_path / "io").mkdir()
     told = {
         localizer.DIRECTION: "input",
-        localizer.COPIES: json.dumps([{"source": "/link/f", "destination": "/io/f"}]),
+        **containers.told([("/link/f", "/io/f")]),
         localizer.IO: str(tmp_path / "io"),
         localizer.STORE_PREFIX: str(tmp_path / "host"),
     }
