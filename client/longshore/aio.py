@@ -143,7 +143,7 @@ class AsyncBatch(AnyBatch):
         """The batch now, and again whenever it changed, until it is complete; see `Batch.watch`."""
         return self._watch(timeout)
 
-    async def wait(self, timeout: float | None = None, *, check: bool = False) -> BatchStatus:
+    async def wait(self, timeout: float | None = None, *, check: bool | None = None) -> BatchStatus:
         """Wait until every job is complete; the batch's last status.
 
         With `check` raises BatchFailedError for a batch that did not succeed. Raises WaitTimeout after
