@@ -165,12 +165,13 @@ class SharedStore:
         found: dict[tuple[int, int], bytes] = {}
         with self._db.reading() as db:
             for batch_id, job_ids in by_batch.items():
-                # Id by id: left to choose, either database may read the whole batch, SQLite for each id.
                 wanted, ids = self._db.table_of(job_ids)
-                sql = f"""SELECT job_id, spec FROM {wanted} CROSS JOIN job_spec
-                    WHERE job_spec.batch_id = ? AND job_spec.job_id = wanted.id"""
-                for job_id, spec in self._db.execute(db, sql, ids, batch_id):
-                    found[batch_id, job_id] = bytes(spec)
+                # Id by id: of a join, either database may read the whole batch, once or for each id.
+                sql = f"""SELECT id, (SELECT spec FROM job_spec WHERE batch_id = ? AND job_id = wanted.id)
+                    FROM {wanted}"""
+                for job_id, spec in self._db.execute(db, sql, batch_id, ids):
+                    if spec is not None:
+                        found[batch_id, job_id] = bytes(spec)
         return found
 
     # -- the log---------------------------------------------------------------------
