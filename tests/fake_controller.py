@@ -32,6 +32,20 @@ def assignment(attempt_id: str, *command: str, timeout_ms: int = 0, **env: objec
     )
 
 
+class _Stream:
+    """To one worker. gRPC takes one message of a stream at a time."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._writing = asyncio.Lock()
+
+    async def write(self, message: service.ControllerMessage) -> None:
+        """A broken connection loses it, as the protocol allows; gRPC has many words for broken."""
+        with suppress(Exception):
+            async with self._writing:
+                await self._context.write(message)
+
+
 class FakeController(service_grpc.WorkerServiceServicer):
     """One worker's controller. ``wanted`` is what the worker should hold; an end takes it from there."""
 
@@ -57,9 +71,7 @@ class FakeController(service_grpc.WorkerServiceServicer):
         self.log_ends: set[tuple[str, int]] = set()
         self.refused_logs: set[str] = set()
         self.reports_in_a_message: list[int] = []
-        self._stream: Any = None
-        self._writing = asyncio.Lock()
-        """gRPC takes one message of a stream at a time."""
+        self._stream: _Stream | None = None
         self._changed = asyncio.Condition()
         self._server: aio.Server | None = None
 
@@ -119,6 +131,7 @@ class FakeController(service_grpc.WorkerServiceServicer):
         self, requests: AsyncIterator[service.WorkerMessage], context: Any
     ) -> AsyncIterator[service.ControllerMessage]:
         await self._authenticate(context)
+        stream = _Stream(context)
         hello = (await anext(aiter(requests))).hello
         self.hellos.append(hello)
         welcome = service.Welcome(
@@ -127,16 +140,16 @@ class FakeController(service_grpc.WorkerServiceServicer):
             lease_ms=self.lease_ms,
             heartbeat_ms=self.heartbeat_ms,
         )
-        await self._write(context, service.ControllerMessage(welcome=welcome))
+        await stream.write(service.ControllerMessage(welcome=welcome))
         held = {h.attempt_id for h in hello.held}
-        await self._write(context, self._complete(held, set(hello.spooled)))
-        self._stream = context
+        await stream.write(self._complete(held, set(hello.spooled)))
+        self._stream = stream
         await self._notify()
         async for message in requests:
             if message.HasField("heartbeat"):
-                await self._on_heartbeat(message.heartbeat, context)
+                await self._on_heartbeat(message.heartbeat, stream)
             elif message.HasField("reports"):
-                await self._on_reports(message.reports, context)
+                await self._on_reports(message.reports, stream)
             await self._notify()
         if False:
             yield  # the answers are written, not yielded
@@ -162,17 +175,17 @@ class FakeController(service_grpc.WorkerServiceServicer):
 
     # --- what it does with what it hears
 
-    async def _on_heartbeat(self, heartbeat: service.Heartbeat, context: Any) -> None:
+    async def _on_heartbeat(self, heartbeat: service.Heartbeat, stream: _Stream) -> None:
         self.heartbeats.append(heartbeat)
         if not self.answers_heartbeats:
             return
         extended = service.LeaseExtended(number=heartbeat.number)
-        await self._write(context, service.ControllerMessage(lease_extended=extended))
+        await stream.write(service.ControllerMessage(lease_extended=extended))
         held = {h.attempt_id for h in heartbeat.held}
         if held - set(self.wanted) or set(self.wanted) - held - set(heartbeat.spooled):
-            await self._write(context, self._complete(held, set(heartbeat.spooled)))
+            await stream.write(self._complete(held, set(heartbeat.spooled)))
 
-    async def _on_reports(self, reports: service.Reports, context: Any) -> None:
+    async def _on_reports(self, reports: service.Reports, stream: _Stream) -> None:
         self.reports_in_a_message.append(len(reports.reports))
         acks = []
         for report in reports.reports:
@@ -186,7 +199,7 @@ class FakeController(service_grpc.WorkerServiceServicer):
             ):
                 self.end_count[report.attempt_id] += 1
         if self.acks:
-            await self._write(context, service.ControllerMessage(acks=service.Acks(acks=acks)))
+            await stream.write(service.ControllerMessage(acks=service.Acks(acks=acks)))
 
     def _complete(self, held: set[str], spooled: set[str]) -> service.ControllerMessage:
         orders = service.Assignments(
@@ -206,13 +219,7 @@ class FakeController(service_grpc.WorkerServiceServicer):
 
     async def _send_message(self, message: service.ControllerMessage) -> None:
         if self._stream is not None:
-            await self._write(self._stream, message)
-
-    async def _write(self, context: Any, message: service.ControllerMessage) -> None:
-        """A broken connection loses it, as the protocol allows; gRPC has many words for broken."""
-        with suppress(Exception):
-            async with self._writing:
-                await context.write(message)
+            await self._stream.write(message)
 
     async def _notify(self) -> None:
         async with self._changed:
