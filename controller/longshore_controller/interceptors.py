@@ -51,6 +51,7 @@ _WORKERS = "/longshore_api.v1.WorkerService/"
 
 METHOD_POLICY = {
     "/longshore_api.v1.AuthService/GetSession": Role.USER,
+    "/longshore_api.v1.AuthService/WatchSession": Role.USER,
     _BATCHES + "CreateBatch": Role.USER,
     _BATCHES + "SubmitJobs": Role.USER,
     _BATCHES + "CloseBatch": Role.USER,
