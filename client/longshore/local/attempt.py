@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from .containers import Engine
 
 
+_WORK_MODE = 0o700
+
+
 @dataclass(slots=True)
 class Surroundings:
     """What is the same for all attempts of a run."""
@@ -44,6 +47,8 @@ class Surroundings:
     """None: no job has an image."""
     environ: Mapping[bytes, bytes]
     """Of this program, for commands without an image."""
+    spare: list[str] = field(default_factory=list)
+    """Work folders of attempts that are over, empty: a new one costs more than all else but bash itself."""
     cancelled: Bell = field(default_factory=Bell)
     """The batch was: all but always_run jobs stop."""
     stopped: Bell = field(default_factory=Bell)
@@ -77,7 +82,7 @@ class Attempt:
         self._job_id = job_id
         self._around = around
         name = f"{job_id}.{number}"
-        self._work = f"{around.safe_folder}/{name}"
+        self._work = f"{around.safe_folder}/{name}.work"
         self._io = f"{around.safe_folder}/{name}.io"
         self._logs = f"{around.folder}/{name}"
         bells = (around.stopped,) if spec.always_run else (around.stopped, around.cancelled)
@@ -93,27 +98,39 @@ class Attempt:
         self._containers: dict[str, ContainerStatus] = {}
         self._main_ms = 0
 
+    @property
+    def containers(self) -> Sequence[str]:
+        """The names of those that it has."""
+        spec = self._spec
+        return [
+            *(["input"] if spec.input_files else []),
+            "main",
+            *(["output"] if spec.output_files else []),
+        ]
+
     def log(self, container: str) -> str:
         """The file in which its output is, if there is any."""
         return f"{self._logs}.{container}.log"
 
     def run(self) -> Outcome:
         """From its input files to its output files. Raises OSError where this machine fails."""
-        os.mkdir(self._work)
+        if self._around.spare:
+            self._work = self._around.spare.pop()
+        else:
+            os.mkdir(self._work, _WORK_MODE)
         if self._has_io:
             os.mkdir(self._io)
             os.chmod(self._io, 0o777)  # To whatever user an image has; the folder above is ours alone.
-        io = IoFolder(self._io, self._is_unwanted)
         try:
-            return self._run(io)
+            return self._run()
         except Interrupted:
             return self._outcome("Cancelled", None, "")
 
     def remove(self) -> None:
         """Nothing is left of it but its logs. Raises OSError."""
-        try:
-            os.rmdir(self._work)
-        except OSError:
+        if os.stat(self._work).st_mode & 0o7777 == _WORK_MODE and not os.listdir(self._work):
+            self._around.spare.append(self._work)
+        else:
             remove_tree(self._work)
         if not self._has_io:
             return
@@ -133,8 +150,9 @@ class Attempt:
     def _is_unwanted(self) -> bool:
         return any(bell.rung for bell in self._bells)
 
-    def _run(self, io: IoFolder) -> Outcome:
+    def _run(self) -> Outcome:
         spec = self._spec
+        io = IoFolder(self._io, self._is_unwanted)
         if spec.input_files and (errors := self._move_files("input", lambda: self._bring(io))):
             return self._outcome("Error", 1, errors[-1])
         state, exit_code, reason = self._run_main()
@@ -208,7 +226,6 @@ class Attempt:
         spec, around = self._spec, self._around
         memory_bytes = BYTES_PER_CORE * self.mcpu // 1000
         own = {
-            **spec.env,
             "LONGSHORE_BATCH_ID": str(around.batch_id),
             "LONGSHORE_JOB_ID": str(self._job_id),
             "LONGSHORE_ATTEMPT_ID": self.id,
@@ -223,16 +240,15 @@ class Attempt:
                 f"longshore-{self.id}",
                 spec.image,
                 spec.command,
-                own,
+                {**spec.env, **own},
                 io_folder=self._real_io,
                 mcpu=self.mcpu,
                 memory_bytes=memory_bytes,
                 log=self.log("main"),
                 limits=limits,
             )
-        environ = {**around.environ}
-        for name, value in own.items():
-            environ[name.encode()] = at_home(value, self._io).encode()
+        own = {name: at_home(value, self._io) for name, value in spec.env.items()} | own
+        environ = {**around.environ, **{name.encode(): value.encode() for name, value in own.items()}}
         return run_process(
             spec.command,
             environ,

@@ -48,7 +48,6 @@ class IoFolder:
     def __init__(self, folder: str, unwanted: Callable[[], bool]) -> None:
         """`folder` exists. When `unwanted` becomes true, copying ends with Interrupted."""
         self._folder = folder
-        self._names = ("/io", folder, os.path.realpath(folder))
         self._unwanted = unwanted
 
     def bring(self, copies: Copies, how: How) -> list[str]:
@@ -190,7 +189,8 @@ class IoFolder:
                 raise CopyRefused(f"{_shown(self._there(path))}: too many symbolic links")
             target = os.readlink(here)
             if target.startswith("/"):
-                root = next((name for name in self._names if f"{target}/".startswith(f"{name}/")), None)
+                names = ("/io", self._folder, os.path.realpath(self._folder))
+                root = next((name for name in names if f"{target}/".startswith(f"{name}/")), None)
                 if root is None:
                     raise CopyRefused(
                         f"{_shown(self._there(path))} is a link that leads out of /io: {_shown(target)}"

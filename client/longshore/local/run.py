@@ -148,8 +148,7 @@ class LocalRun:
         record.n_attempts += 1
         record.started_at = datetime.now(UTC)
         attempt = Attempt(self._jobs_specs[job_id - 1], job_id, record.n_attempts, self._around)
-        self._logs.begin(attempt.id, "main", attempt.log("main"))
-        for container in ("input", "output"):
+        for container in attempt.containers:
             self._logs.begin(attempt.id, container, attempt.log(container))
         with self._lock:
             self._running[job_id] = attempt
@@ -161,7 +160,7 @@ class LocalRun:
             outcome = attempt.run()
         except Exception as error:
             outcome = Outcome("Error", None, f"this machine could not run it: {error}", 0, {})
-        for container in CONTAINERS:
+        for container in attempt.containers:
             with suppress(OSError):  # A disk that is full costs the log, not the job.
                 self._logs.end(attempt.id, container, show=self._show_output and container == "main")
         if not self._around.keep_scratch:

@@ -100,7 +100,7 @@ class Schedule:
             self._make_ready(job_id)
         else:
             if state == "Cancelled":
-                self._reasons[job_id - 1] = self._cancelled
+                self._reasons[job_id - 1] = "batch cancelled"
             self._move(job_id, state)
             self._tell_children([job_id])
         return self.state(job_id)
