@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-from longshore.cli import cli, own_version
+from longshore import __version__
+from longshore.cli.verbs import cli
 
 project = "Longshore"
 copyright = "the Longshore authors"
-release = own_version()
+release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["generated"]
