@@ -15,6 +15,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from .aio import AsyncBatch as AsyncBatch
     from .aio import AsyncBatchBuilder as AsyncBatchBuilder

@@ -1,4 +1,4 @@
-"""Where the service is found: arguments, environment, or the file that `longshore up` writes.
+"""Where the service is found: arguments, settings (`profiles`), or the file that `longshore up` writes.
 
 Everything of `longshore up` lies in one folder (`home_folder`); its `service.json` says where the
 service listens. A token is only ever sent to the endpoint that it came with.
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import AuthError, Unavailable, UsageError, WrongType
+from .profiles import LOCAL, Setting, setting, stored_token
 
 _START = "`longshore up` starts a service on this machine; or set LONGSHORE_ENDPOINT and LONGSHORE_TOKEN"
 
@@ -58,22 +59,41 @@ def find_service(
     Raises Unavailable when no service is known, AuthError when there is no token for it, both with
     what to do; UsageError for an endpoint that is none. Nothing is sent anywhere.
     """
-    file = home_folder(environ) / "service.json"
-    endpoint = endpoint or environ.get("LONGSHORE_ENDPOINT")
-    token = token or environ.get("LONGSHORE_TOKEN") or _token_of_file(environ.get("LONGSHORE_TOKEN_FILE"))
-    found_in = None
-    if endpoint:
-        _check_endpoint(endpoint)
-        if not token and (running := read_service_file(file)) and running.endpoint == endpoint:
-            token = running.token
-    else:
+    chosen = Setting(endpoint, "") if endpoint else setting("endpoint", environ)
+    if chosen is None or chosen.value == LOCAL:
+        file = home_folder(environ) / "service.json"
         running = read_service_file(file)
         if running is None:
             raise Unavailable(f"no service is known: there is no {file}", hint=_START)
-        endpoint, token, found_in = running.endpoint, running.token, file
-    if not token:
-        raise AuthError(f"there is no token for the service at {endpoint}", hint="set LONGSHORE_TOKEN")
-    return ServiceAddress(endpoint, token, found_in)
+        return ServiceAddress(running.endpoint, running.token, file)
+    _check_endpoint(chosen.value)
+    found = Setting(token, "") if token else find_token(chosen, environ)
+    return ServiceAddress(chosen.value, found.value)
+
+
+def find_token(endpoint: Setting, environ: Mapping[str, str] = os.environ) -> Setting:
+    """The token for an endpoint that is not `local`: of the environment, of a login, of `longshore up`.
+
+    Raises AuthError when there is none that may be sent there.
+    """
+    if (token := environ.get("LONGSHORE_TOKEN")) and not endpoint.of_project:
+        return Setting(token, "LONGSHORE_TOKEN")
+    if (file := environ.get("LONGSHORE_TOKEN_FILE")) and not endpoint.of_project:
+        return Setting(_token_of_file(file), "LONGSHORE_TOKEN_FILE")
+    if stored := stored_token(endpoint.value, environ):
+        return stored
+    running_file = home_folder(environ) / "service.json"
+    if (running := read_service_file(running_file)) and running.endpoint == endpoint.value:
+        return Setting(running.token, str(running_file))
+    if token or file:
+        raise AuthError(
+            f"the token of the environment is not sent to {endpoint.value}, which {endpoint.origin} names",
+            hint=f"if you trust it: longshore --endpoint {endpoint.value} login",
+        )
+    raise AuthError(
+        f"there is no token for the service at {endpoint.value}",
+        hint="longshore login, or set LONGSHORE_TOKEN",
+    )
 
 
 def read_service_file(file: Path) -> ServiceAddress | None:
@@ -116,9 +136,7 @@ def _check_endpoint(endpoint: str) -> None:
         raise UsageError(f"endpoint {endpoint!r} must be host:port or unix:///path, e.g. 127.0.0.1:5300")
 
 
-def _token_of_file(file: str | None) -> str | None:
-    if not file:
-        return None
+def _token_of_file(file: str) -> str:
     try:
         return Path(file).read_text().strip()
     except OSError as error:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 
-# C0 but for newline and tab, DEL, C1, and what turns the direction of writing or is invisible.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+# C0 but for newline and tab, DEL, C1, what turns the direction of writing or is invisible, and halves of
+# characters, which nothing can write.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 
 
 def clean(text: str) -> str:

@@ -150,6 +150,7 @@ def test_each_package_imports_what_it_asks_for_and_nothing_else() -> None:
         "grpcio": {"grpc"},
         "grpcio-health-checking": {"grpc_health"},
         "protobuf": {"google"},
+        "pyyaml": {"yaml"},
         "peewee": {"peewee", "playhouse"},
         "docker": {"docker", "requests", "urllib3"},  # it raises their exceptions as they are
     }

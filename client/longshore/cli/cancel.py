@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 
 import click
 
 from . import ls
 from .confirm import confirm, stopped_jobs, yes_option
 from .connection import connect
-from .output import Look, output_option, say, write_json, write_table
-from .targets import Target, TargetType, find_batch
+from .formats import list_options, write_list
+from .output import say
+from .targets import Target, TargetsType, find_batches, flat
 
 _NO_JOB = "individual jobs cannot be cancelled; the whole batch can: longshore cancel {batch}"
 
 
-@click.command("cancel")
-@click.argument("batches", metavar="BATCH...", type=TargetType(no_job=_NO_JOB), nargs=-1, required=True)
+@click.command("cancel", epilog="Example: longshore cancel 8120 8100-8110 --reason 'wrong genome'")
+@click.argument("batches", metavar="BATCH...", type=TargetsType(no_job=_NO_JOB), nargs=-1, required=True)
 @click.option("--reason", help="Shown to whoever looks at the batch.")
 @yes_option
-@output_option
-def command(batches: tuple[Target, ...], reason: str | None, yes: bool, output: str) -> None:
+@list_options
+def command(
+    batches: tuple[list[Target], ...], reason: str | None, yes: bool, output: str, columns: Sequence[str]
+) -> None:
     """Cancel batches: no job starts any more but those that always run, and running ones are stopped.
 
     Individual jobs cannot be cancelled.
     """
     with connect() as client:
-        found = [find_batch(client, target) for target in batches]
-        before = [batch.status() for batch in found]
+        found = find_batches(client, flat(batches))
+        before = [batch.last_status or batch.status() for batch in found]
         unfinished = [status for status in before if not status.complete]
         for status in before:
             if status.complete:
@@ -41,7 +44,5 @@ def command(batches: tuple[Target, ...], reason: str | None, yes: bool, output: 
             if not status.complete:
                 batch.cancel(reason)
         after = [batch.status() for batch in found]
-        if output == "json":
-            write_json("batches", after)
-        elif unfinished:
-            write_table(ls.COLUMNS, after, Look.of(sys.stdout))
+        if unfinished or output != "table":
+            write_list(ls.BATCHES, after, output, columns)

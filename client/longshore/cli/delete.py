@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import click
 
+from . import recent
 from .confirm import confirm, stopped_jobs, yes_option
 from .connection import connect
-from .output import SCHEMA, json_text, output_option, say
-from .targets import Target, TargetType, find_batch
+from .formats import output_option, write_one
+from .output import say
+from .targets import Target, TargetsType, find_batches, flat
 
 _NO_JOB = "individual jobs cannot be deleted; the whole batch can: longshore delete {batch}"
 
 
-@click.command("delete")
-@click.argument("batches", metavar="BATCH...", type=TargetType(no_job=_NO_JOB), nargs=-1, required=True)
+@click.command("delete", epilog="Example: longshore delete 8100-8110,8112 --yes")
+@click.argument("batches", metavar="BATCH...", type=TargetsType(no_job=_NO_JOB), nargs=-1, required=True)
 @yes_option
 @output_option
-def command(batches: tuple[Target, ...], yes: bool, output: str) -> None:
+def command(batches: tuple[list[Target], ...], yes: bool, output: str) -> None:
     """Remove batches from all lists. They are still billed; unfinished ones are cancelled.
 
     Individual jobs cannot be deleted.
     """
     with connect() as client:
-        found = [find_batch(client, target) for target in batches]
-        before = [batch.status() for batch in found]
+        found = find_batches(client, flat(batches))
+        before = [batch.last_status or batch.status() for batch in found]
         if not yes:
             which = " ".join(str(status.id) for status in before)
             names = ", ".join(f"#{status.id} {status.name}".rstrip() for status in before)
@@ -37,8 +39,9 @@ def command(batches: tuple[Target, ...], yes: bool, output: str) -> None:
             confirm(f"Delete {names}?", before, lines, f"longshore delete {which}")
         for batch in found:
             batch.delete()
-        if output == "json":
-            click.echo(json_text({"schema": SCHEMA, "deleted": [batch.id for batch in found]}))
+        recent.forget(batch.id for batch in found)
+        if output != "table":
+            write_one("deleted", [batch.id for batch in found], output)
             return
         for status in before:
             say(f"deleted #{status.id} {status.name}".rstrip() + ", still billed")

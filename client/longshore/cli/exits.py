@@ -13,12 +13,14 @@
 10     the batch (or job) failed
 11     it was cancelled
 124    the time given to `wait` is over
+125    `run`: the job could not be run, or has no exit code of its own
 130    Ctrl-C: detached, or stopped before it did anything
 =====  ==================================================================
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import click
@@ -34,7 +36,8 @@ from ..errors import (
     UsageError,
     WaitTimeout,
 )
-from .output import json_text, say
+from .formats import SCHEMA, json_text
+from .output import say
 
 BATCH_FAILED = 10
 BATCH_CANCELLED = 11
@@ -57,6 +60,10 @@ def exit_code_of_state(state: str) -> int:
     return {"success": 0, "cancelled": BATCH_CANCELLED}.get(state.lower(), BATCH_FAILED)
 
 
+def exit_code_of(error: BatchError) -> int:
+    return next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), 1)
+
+
 def tell(error: Exception, args: Sequence[str]) -> int:
     """Say on stderr what went wrong; the exit code. An error that is a defect is raised again.
 
@@ -65,8 +72,10 @@ def tell(error: Exception, args: Sequence[str]) -> int:
     if isinstance(error, click.Abort):
         return INTERRUPTED
     if isinstance(error, BatchError):
-        code = next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), 1)
-        return _tell(error.code, error.message, error.hint, args, exit_code=code)
+        request_id = str(getattr(error, "request_id", "") or "")
+        return _tell(
+            error.code, error.message, error.hint, args, exit_code=exit_code_of(error), request_id=request_id
+        )
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.format_message(), err=True)
         return error.exit_code
@@ -77,10 +86,12 @@ def tell(error: Exception, args: Sequence[str]) -> int:
     raise error
 
 
-def _tell(code: str, message: str, hint: str, args: Sequence[str], *, exit_code: int) -> int:
+def _tell(
+    code: str, message: str, hint: str, args: Sequence[str], *, exit_code: int, request_id: str = ""
+) -> int:
     if _wants_json(args):
-        told = {"code": code, "message": message, "hint": hint}
-        click.echo(json_text({"schema": "longshore/v1", "error": told}), err=True)
+        told = {"code": code, "message": message, "hint": hint, "request_id": request_id or None}
+        click.echo(json_text({"schema": SCHEMA, "error": told}), err=True)
     else:
         say(f"error: {message}", colour="red")
         if hint:
@@ -90,7 +101,8 @@ def _tell(code: str, message: str, hint: str, args: Sequence[str], *, exit_code:
 
 def _wants_json(args: Sequence[str]) -> bool:
     """Also when the arguments were not understood."""
-    return any(
-        (option, value) in (("-o", "json"), ("--output", "json"))
-        for option, value in zip(args, args[1:], strict=False)
-    ) or bool({"-ojson", "--output=json"} & set(args))
+    own = list(args[: args.index("--")]) if "--" in args else list(args)
+    asked = [value for option, value in zip(own, own[1:], strict=False) if option in ("-o", "--output")]
+    asked += [arg.partition("=")[2] for arg in own if arg.startswith("--output=")]
+    asked += [arg[2:] for arg in own if arg.startswith("-o") and not arg.startswith("--")]
+    return (asked or [os.environ.get("LONGSHORE_OUTPUT", "")])[0] in ("json", "jsonl")

@@ -5,18 +5,19 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 
 import click
 
-from ..status import AttemptStatus, BatchStatus, ContainerStatus, JobStatus
-from . import words
+from ..status import BatchStatus, JobStatus
+from . import recent, words
+from .attempts import write_attempts
 from .connection import connect
-from .output import Cell, Column, Look, hint, output_option, write_fields, write_json, write_table
+from .formats import output_option, write_one
+from .output import Cell, Look, hint, write_fields
 from .targets import Target, TargetType, find_batch
 
 
-@click.command("get")
+@click.command("get", epilog="Examples: longshore get last · longshore get 8120/4705 -o json")
 @click.argument("target", type=TargetType())
 @output_option
 def command(target: Target, output: str) -> None:
@@ -24,20 +25,25 @@ def command(target: Target, output: str) -> None:
     look = Look.of(sys.stdout)
     with connect() as client:
         batch = find_batch(client, target)
-        if target.job_id is None:
-            found = batch.status()
-            if output == "json":
-                write_json("batch", found)
-            else:
-                write_fields(_batch_fields(found, look), look)
-                _hint_about_batch(found)
-            return
-        job = batch.job(target.job_id).status()
-        if output == "json":
-            write_json("job", job)
-        else:
-            _write_job(job, look)
+        if target.job_id is not None:
+            job = batch.job(target.job_id).status()
+            if output != "table":
+                write_one("job", job, output)
+                return
+            write_fields(_job_fields(job, look), look)
+            write_attempts(job, look)
             hint(f"what it wrote: longshore logs {job.batch_id}/{job.job_id}")
+            return
+        found = batch.status()
+        recent.remember([found])
+        if output != "table":
+            write_one("batch", found, output)
+            return
+        write_fields(_batch_fields(found, look), look)
+        if found.n_failed:
+            hint(f"{found.n_failed:,} failed: longshore failures {found.id}")
+        else:
+            hint(f"its jobs: longshore jobs {found.id} · live: longshore ui {found.id}")
 
 
 def _batch_fields(batch: BatchStatus, look: Look) -> Iterator[tuple[str, str | Cell]]:
@@ -65,37 +71,6 @@ def _batch_fields(batch: BatchStatus, look: Look) -> Iterator[tuple[str, str | C
     yield "submitted", words.moment(batch.closed_at, look)
     yield "complete", words.moment(batch.completed_at, look)
     yield from _attributes({k: v for k, v in batch.attributes.items() if k != "name"})
-
-
-def _hint_about_batch(batch: BatchStatus) -> None:
-    if batch.n_failed:
-        hint(f"{batch.n_failed:,} failed: longshore jobs {batch.id} --state failed")
-    else:
-        hint(f"its jobs: longshore jobs {batch.id} · live: longshore ui {batch.id}")
-
-
-def _write_job(job: JobStatus, look: Look) -> None:
-    write_fields(_job_fields(job, look), look)
-    if job.attempts:
-        attempts = list(_said_once(job))
-        click.echo()
-        write_table(_ATTEMPT_COLUMNS, attempts, look)
-        click.echo()
-        rows = [_Container(attempt.number, each) for attempt in attempts for each in _containers(attempt)]
-        write_table(_CONTAINER_COLUMNS, rows, look)
-
-
-def _said_once(job: JobStatus) -> Iterator[AttemptStatus]:
-    """The attempts without messages that stand further up already."""
-    said = {job.reason}
-    for attempt in job.attempts:
-        message = "" if attempt.message in said else attempt.message
-        said.add(attempt.message)
-        containers = {
-            name: replace(each, error="") if each.error in said else each
-            for name, each in attempt.containers.items()
-        }
-        yield replace(attempt, message=message, containers=containers)
 
 
 def _job_fields(job: JobStatus, look: Look) -> Iterator[tuple[str, str | Cell]]:
@@ -136,48 +111,3 @@ def _job_fields(job: JobStatus, look: Look) -> Iterator[tuple[str, str | Cell]]:
 def _attributes(attributes: Mapping[str, str]) -> Iterator[tuple[str, str | Cell]]:
     for key, value in attributes.items():
         yield "attribute", f"{key}={value}"
-
-
-_ATTEMPT_COLUMNS = [
-    Column[AttemptStatus]("ATTEMPT", lambda attempt, _: str(attempt.number), right=True),
-    Column("STATE", lambda attempt, _: attempt.state),
-    Column("REASON", lambda attempt, _: attempt.reason),
-    Column("ASSIGNED", lambda attempt, look: words.moment(attempt.assigned_at, look)),
-    Column("BILLED", lambda attempt, look: words.duration(attempt.main_ms, look), right=True),
-    Column("COST", lambda attempt, look: words.money(attempt.cost, look), right=True),
-    Column("WORKER", lambda attempt, _: attempt.worker_id, gives_way=True),
-    Column("MESSAGE", lambda attempt, _: attempt.message, gives_way=True),
-]
-
-
-@dataclass(frozen=True, slots=True)
-class _Container:
-    attempt: int
-    status: ContainerStatus
-
-
-_CONTAINER_COLUMNS = [
-    Column[_Container]("ATTEMPT", lambda row, _: str(row.attempt), right=True),
-    Column("CONTAINER", lambda row, _: row.status.name),
-    Column("STATE", lambda row, look: words.state(row.status.state, look)),
-    Column(
-        "EXIT", lambda row, _: "" if row.status.exit_code is None else str(row.status.exit_code), right=True
-    ),
-    Column("PULL", lambda row, look: _between(row.status.pull_started_ms, row.status.pull_ended_ms, look)),
-    Column("RUN", lambda row, look: _between(row.status.started_ms, row.status.ended_ms, look), right=True),
-    Column("LOG", lambda row, look: words.size(row.status.log_bytes, look), right=True),
-    Column("IMAGE", lambda row, _: row.status.image, gives_way=True),
-    Column(
-        "ERROR",
-        lambda row, _: ": ".join(filter(None, (row.status.error_kind, row.status.error))),
-        gives_way=True,
-    ),
-]
-
-
-def _containers(attempt: AttemptStatus) -> Iterator[ContainerStatus]:
-    yield from attempt.containers.values()
-
-
-def _between(start_ms: int | None, end_ms: int | None, look: Look) -> str:
-    return "" if start_ms is None or end_ms is None else words.duration(end_ms - start_ms, look)

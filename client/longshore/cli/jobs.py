@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import click
 
-from ..status import JobStatus
+from ..handles import Batch
+from ..status import BatchStatus, JobStatus
 from . import words
 from .connection import connect
-from .output import Column, Look, hint, output_option, write_json, write_table
+from .formats import Listing, list_options, write_list
+from .output import Column, hint, say
 from .targets import Target, TargetType, find_batch
 
 COLUMNS = [
@@ -21,9 +24,17 @@ COLUMNS = [
     Column("DURATION", words.job_duration, right=True),
     Column("COST", lambda job, look: words.money(job.cost, look, so_far=not job.complete), right=True),
     Column("CORES", lambda job, _: words.number_of_cores(job.reserved_mcpu), right=True),
+    Column("MEMORY", lambda job, look: words.size(job.reserved_memory_bytes, look), right=True, wide=True),
     Column("TRIES", lambda job, _: str(job.n_attempts), right=True),
+    Column("STARTED", lambda job, look: words.moment(job.started_at, look), wide=True),
+    Column("ENDED", lambda job, look: words.moment(job.ended_at, look), wide=True),
     Column("REASON", lambda job, _: job.reason, gives_way=True),
 ]
+JOBS = Listing("job", "jobs", COLUMNS, lambda job: f"{job.batch_id}/{job.job_id}")
+_WITHOUT_REASON = Listing(JOBS.one, JOBS.many, COLUMNS[:-1], JOBS.id_of)
+_LOOKED_AT = 1000
+_CANCELLED = "batch cancelled"
+"""With this begins the reason of jobs that ended with their batch."""
 
 _STATES = {
     state.lower(): (state,)
@@ -31,7 +42,7 @@ _STATES = {
 } | {"failed": ("Failure", "Error")}
 
 
-@click.command("jobs")
+@click.command("jobs", epilog="Example: longshore jobs last -s failed -o id")
 @click.argument(
     "batch",
     type=TargetType(
@@ -47,6 +58,7 @@ _STATES = {
     type=click.Choice(list(_STATES), case_sensitive=False),
     help="Only jobs in this state, e.g. running, or failed for failure and error. May be repeated.",
 )
+@click.option("-q", "--query", metavar="QUERY", help="Only these, e.g. align state:bad -test.")
 @click.option(
     "-n",
     "--limit",
@@ -55,15 +67,51 @@ _STATES = {
     default=0,
     help="At most so many; 0, the default, is all.",
 )
-@output_option
-def command(batch: Target, states: tuple[str, ...], limit: int, output: str) -> None:
+@list_options
+def command(
+    batch: Target, states: tuple[str, ...], query: str | None, limit: int, output: str, columns: Sequence[str]
+) -> None:
     """List the jobs of a BATCH."""
     with connect() as client:
         wanted = [word for state in states for word in _STATES[state]]
-        found = find_batch(client, batch).jobs(states=wanted)
-        shown = islice((job.last_status for job in found if job.last_status), limit or None)
-        if output == "json":
-            write_json("jobs", shown)
-            return
-        n = write_table(COLUMNS, shown, Look.of(sys.stdout))
-        hint(f"what one wrote: longshore logs {batch}/JOB" if n else "no such jobs")
+        found = find_batch(client, batch)
+        shown = _statuses(found, query, wanted, limit)
+        if output != "table" or columns:
+            n = write_list(JOBS, shown, output, columns)
+        else:
+            n = _write_table(shown, found)
+    hint(f"what one wrote: longshore logs {batch}/JOB" if n else "no such jobs")
+
+
+def _statuses(batch: Batch, query: str | None, states: list[str], limit: int) -> Iterator[JobStatus]:
+    found = batch.jobs(query, states=states)
+    return islice((job.last_status for job in found if job.last_status), limit or None)
+
+
+def _write_table(jobs: Iterator[JobStatus], batch: Batch) -> int:
+    """What all of them have for a reason, as those of a cancelled batch do, is said once on a terminal."""
+    first = list(islice(jobs, _LOOKED_AT))
+    more = next(jobs, None)
+    reasons = [job.reason for job in first if job.reason]
+    cancelled = all(reason.startswith(_CANCELLED) for reason in reasons)
+    alike = len(reasons) > 1 and (cancelled or len(set(reasons)) == 1)
+    if more is not None or not alike or not sys.stdout.isatty():
+        return write_list(JOBS, _chained(first, more, jobs), "table")
+    n = write_list(_WITHOUT_REASON, first, "table")
+    why = _why_cancelled(batch.status()) if cancelled else reasons[0]
+    say(f"{'all' if len(reasons) == n else f'{len(reasons):,} of them'}: {why}")
+    return n
+
+
+def _why_cancelled(batch: BatchStatus) -> str:
+    by = f" by {batch.cancelled_by}" if batch.cancelled_by else ""
+    return f"{_CANCELLED}{by}{f': {batch.cancel_reason}' if batch.cancel_reason else ''}"
+
+
+def _chained(
+    first: list[JobStatus], more: JobStatus | None, rest: Iterator[JobStatus]
+) -> Iterator[JobStatus]:
+    yield from first
+    if more is not None:
+        yield more
+    yield from rest

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 import click
 
 from ..status import BatchStatus
-from . import words
+from . import recent, words
 from .connection import connect
-from .output import Column, Look, hint, output_option, write_json, write_table
+from .formats import Listing, list_options, write_list
+from .output import Column, hint
 
 COLUMNS = [
     Column[BatchStatus]("ID", lambda batch, _: str(batch.id), right=True),
@@ -19,13 +20,18 @@ COLUMNS = [
     Column("JOBS", lambda batch, look: words.count(batch.n_jobs, look), right=True),
     Column("DONE", lambda batch, look: words.count(batch.n_completed, look), right=True),
     Column("FAILED", lambda batch, look: words.count(batch.n_failed, look), right=True),
+    Column("RUNNING", lambda batch, look: words.count(batch.n_running, look), right=True, wide=True),
     Column("COST", lambda batch, look: words.money(batch.cost, look, so_far=not batch.complete), right=True),
     Column("CREATED", lambda batch, look: words.moment(batch.created_at, look)),
+    Column("COMPLETED", lambda batch, look: words.moment(batch.completed_at, look), wide=True),
+    Column("USER", lambda batch, _: batch.user, wide=True),
     Column("PROJECT", lambda batch, _: batch.billing_project, gives_way=True),
 ]
+BATCHES = Listing("batch", "batches", COLUMNS, lambda batch: str(batch.id))
 
 
-@click.command("ls")
+@click.command("ls", epilog="Example: longshore ls -q 'align state:failure' -o csv --columns id,name,cost")
+@click.option("-q", "--query", metavar="QUERY", help="Only these, e.g. align state:running,failure -test.")
 @click.option(
     "-n",
     "--limit",
@@ -35,23 +41,33 @@ COLUMNS = [
     show_default=True,
     help="At most so many; 0 is all.",
 )
-@output_option
-def command(limit: int, output: str) -> None:
+@list_options
+def command(query: str | None, limit: int, output: str, columns: Sequence[str]) -> None:
     """List your batches, newest first."""
     with connect() as client:
-        batches = (batch.last_status for batch in client.list_batches(limit or None))
-        shown = (status for status in batches if status)
-        if output == "json":
-            write_json("batches", shown)
-        else:
-            _write(shown, limit)
-
-
-def _write(batches: Iterator[BatchStatus], limit: int) -> None:
-    n = write_table(COLUMNS, batches, Look.of(sys.stdout))
-    if n == 0:
+        batches = (batch.last_status for batch in client.list_batches(limit or None, query=query))
+        newest: deque[BatchStatus] = deque(maxlen=1)
+        n = write_list(BATCHES, _remembered((each for each in batches if each), newest), output, columns)
+    if n == 0 and query:
+        hint("no batch matches")
+    elif n == 0:
         hint("No batches yet. Run a program that uses the service: longshore submit hello.py")
+    elif newest and newest[0].n_failed:
+        hint(f"{newest[0].n_failed:,} failed: longshore failures {newest[0].id}")
     elif n == limit:
         hint(f"the newest {limit}; more: longshore ls --limit 0")
     else:
         hint("one of them: longshore get ID · its jobs: longshore jobs ID")
+
+
+def _remembered(batches: Iterator[BatchStatus], newest: deque[BatchStatus]) -> Iterator[BatchStatus]:
+    seen: list[BatchStatus] = []
+    try:
+        for batch in batches:
+            if len(seen) < 50:
+                seen.append(batch)
+            if not newest:
+                newest.append(batch)
+            yield batch
+    finally:
+        recent.remember(seen)

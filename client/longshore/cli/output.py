@@ -1,40 +1,30 @@
-"""What commands write: tables for people, JSON for programs, and words on stderr.
+"""What commands write for people: tables and fields on stdout, words on stderr.
 
-Text of others (names, reasons, errors) passes `clean` on its way to a table or to stderr, so that it
-can never steer a terminal; in JSON everything that is not printable ASCII is escaped.
+Text of others (names, reasons, errors) passes `clean` on its way, so that it can never steer a terminal.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
-from itertools import chain, islice
+from itertools import islice
 from shutil import get_terminal_size
-from typing import Any, Generic, TextIO, TypeVar
+from typing import Generic, TextIO, TypeVar
 
 import click
 
-from ..status import Record
 from ..terminal import clean
 
 T = TypeVar("T")
-
-SCHEMA = "longshore/v1"
 
 _PAGE = 1000
 """Rows of a table that are aligned with each other and written together."""
 _NARROWEST = 8
 """A column that gives way keeps so many cells."""
-
-output_option = click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to write the result."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +39,21 @@ class Look:
     colour: bool = False
     symbols: bool = True
     """Other than ASCII; matters on a terminal only."""
+    bare: bool = False
+    """Without signs of units, for a program that calculates."""
     width: int = 80
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @classmethod
     def of(cls, stream: TextIO, environ: Mapping[str, str] = os.environ) -> Look:
         tty = stream.isatty()
-        dumb = environ.get("TERM") == "dumb"
+        term = environ.get("TERM")
+        simple = bool(environ.get("LONGSHORE_PLAIN"))
+        wants_colour = bool(environ.get("FORCE_COLOR")) or (tty and term != "dumb")
         return cls(
             tty=tty,
-            colour=not environ.get("NO_COLOR") and (bool(environ.get("FORCE_COLOR")) or (tty and not dumb)),
-            symbols=environ.get("TERM") != "linux" and "utf" in (stream.encoding or "").lower(),
+            colour=wants_colour and not environ.get("NO_COLOR") and not simple,
+            symbols=not simple and term != "linux" and "utf" in (stream.encoding or "").lower(),
             width=get_terminal_size().columns,
         )
 
@@ -76,75 +70,6 @@ def hint(text: str) -> None:
     """What one might do next; only where somebody reads."""
     if sys.stderr.isatty():
         say(text, colour="bright_black")
-
-
-# JSON.
-
-
-def json_text(document: object) -> str:
-    """JSON in which decimals keep all their digits, and which no terminal minds."""
-    return "".join(_json(document, "\n"))
-
-
-def write_json(key: str, records: Record | Iterable[Record]) -> None:
-    """One document: `{"schema": …, key: record}`, or a list of records under the key, as they come."""
-    if isinstance(records, Record):
-        click.echo(json_text({"schema": SCHEMA, key: plain(records)}))
-        return
-    rest = iter(records)
-    first = list(islice(rest, 1))  # Before anything is written: what cannot be read leaves no half document.
-    click.echo(f'{{\n  "schema": "{SCHEMA}",\n  "{key}": [', nl=False)
-    comma = ""
-    for record in chain(first, rest):
-        click.echo(comma + "\n    " + "".join(_json(plain(record), "\n    ")), nl=False)
-        comma = ","
-    click.echo("\n  ]\n}" if comma else "]\n}")
-
-
-def plain(value: Any) -> Any:
-    """A status for JSON: milliseconds become seconds (`duration_ms`: `duration_s`), money exact dollars."""
-    if isinstance(value, Record):
-        return dict(_plain_item(key, value[key]) for key in value if key != "cost_nanousd")
-    if isinstance(value, Mapping):
-        return {key: plain(each) for key, each in value.items()}
-    if isinstance(value, tuple):
-        return [plain(each) for each in value]
-    if isinstance(value, datetime):
-        return rfc3339(value)
-    return value
-
-
-def _plain_item(key: str, value: Any) -> tuple[str, Any]:
-    if key == "cost":
-        return key, {"usd": value}
-    if key.endswith("_ms"):
-        return f"{key[:-3]}_s", None if value is None else Decimal(value).scaleb(-3)
-    return key, plain(value)
-
-
-def rfc3339(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _json(value: object, newline: str) -> Iterator[str]:
-    if isinstance(value, (Mapping, list)) and value:
-        opening, closing = ("{", "}") if isinstance(value, Mapping) else ("[", "]")
-        pairs = value.items() if isinstance(value, Mapping) else ((None, each) for each in value)
-        deeper = f"{newline}  "
-        for i, (key, each) in enumerate(pairs):
-            yield ("," if i else opening) + deeper
-            if key is not None:
-                yield json.dumps(key) + ": "
-            yield from _json(each, deeper)
-        yield newline + closing
-    elif isinstance(value, Decimal):
-        whole, _, fraction = f"{value:f}".partition(".")
-        yield f"{whole}.{fraction.rstrip('0') or '0'}"
-    else:
-        yield json.dumps(value)
-
-
-# Tables.
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +89,8 @@ class Column(Generic[T]):
     right: bool = False
     gives_way: bool = False
     """Is cut when the terminal is too narrow."""
+    wide: bool = False
+    """Is shown only to who asks for it."""
 
 
 def write_table(columns: Sequence[Column[T]], rows: Iterable[T], look: Look) -> int:
@@ -195,9 +122,13 @@ def one_line(text: str) -> str:
 
 
 def _cells(columns: Sequence[Column[T]], row: T, look: Look) -> list[Cell]:
+    return [Cell(one_line(cell.text), cell.colour) for cell in cells_of(columns, row, look)]
+
+
+def cells_of(columns: Sequence[Column[T]], row: T, look: Look) -> list[Cell]:
+    """As they are, not made safe to show."""
     made = (column.cell(row, look) for column in columns)
-    cells = (cell if isinstance(cell, Cell) else Cell(cell) for cell in made)
-    return [Cell(one_line(cell.text), cell.colour) for cell in cells]
+    return [cell if isinstance(cell, Cell) else Cell(cell) for cell in made]
 
 
 def _line(columns: Sequence[Column[T]], cells: list[Cell], widths: list[int], look: Look) -> str:

@@ -11,7 +11,11 @@ import click
 from ..discovery import find_service
 
 
-@click.command("submit", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(
+    "submit",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    epilog="Example: longshore submit word_count.py results/",
+)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def command(file: Path, arguments: tuple[str, ...]) -> None:

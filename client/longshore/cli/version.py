@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import click
 
+from .. import __version__
 from ..errors import BatchError
-from . import own_version
+from ..terminal import clean
 from .connection import connect
-from .output import SCHEMA, json_text, output_option, say
+from .formats import SCHEMA, json_text, output_option, yaml_text
+from .output import say
 
 
-@click.command("version")
+@click.command("version", epilog="Example: longshore version -o json")
 @output_option
 def command(output: str) -> None:
     """Show the version of this program and, where one answers, of the service."""
@@ -21,9 +23,10 @@ def command(output: str) -> None:
     except BatchError as error:
         if output == "table":
             say(f"no service: {error.message}")
-    if output == "json":
-        click.echo(json_text({"schema": SCHEMA, "client": own_version(), "service": service}))
+    document = {"schema": SCHEMA, "client": __version__, "service": service}
+    if output != "table":
+        click.echo(json_text(document) if output == "json" else yaml_text(document), nl=output == "json")
         return
-    click.echo(f"longshore {own_version()}")
+    click.echo(f"longshore {__version__}")
     if service:
-        click.echo(f"service   {service['version']} at {service['endpoint']}")
+        click.echo(f"service   {clean(service['version'])} at {clean(service['endpoint'])}")

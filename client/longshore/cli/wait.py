@@ -1,83 +1,122 @@
-"""`longshore wait`: until a batch or a job is complete, whatever becomes of it."""
+"""`longshore wait`: until batches or jobs are complete, whatever becomes of them."""
 
 from __future__ import annotations
 
-import sys
+import time
+from collections.abc import Sequence
 
 import click
 
+from ..errors import WaitTimeout
 from ..failures import batch_failed
 from ..handles import Batch, Job
-from ..progress import choose_progress
+from ..progress import follow
 from ..status import BatchStatus, JobStatus
-from . import jobs, ls
+from . import jobs, ls, recent
 from .connection import PATIENT_S, connect
-from .exits import INTERRUPTED, exit_code_of_state
-from .output import Look, output_option, say, write_json, write_table
-from .targets import Target, TargetType, find_batch
-from .words import money
+from .exits import INTERRUPTED
+from .following import exit_code, if_failed_option, progress_of, progress_option, say_detached, timeout_option
+from .formats import list_options, write_list, write_one
+from .output import say
+from .targets import Target, TargetsType, find_batch, find_batches, flat
 
 
-@click.command("wait")
-@click.argument("target", type=TargetType())
+@click.command("wait", epilog="Example: longshore wait last --timeout 3600 && longshore logs last/1")
+@click.argument("targets", metavar="TARGET...", type=TargetsType(), nargs=-1, required=True)
 @click.option(
-    "--timeout",
-    type=click.FloatRange(0, min_open=True),
-    metavar="SECONDS",
-    help="Wait no longer; exit code 124 then. What is waited for goes on.",
+    "--for",
+    "until",
+    type=click.Choice(["done", "success", "started"]),
+    default="done",
+    show_default=True,
+    help="success: no longer than it can still succeed; started: until a job runs.",
 )
-@click.option("--no-progress", is_flag=True, help="Say nothing before the end.")
-@output_option
-def command(target: Target, timeout: float | None, no_progress: bool, output: str) -> int:
-    """Wait until the batch or job TARGET is complete, then show it.
+@timeout_option
+@progress_option
+@if_failed_option
+@list_options
+def command(
+    targets: tuple[list[Target], ...],
+    until: str,
+    timeout: float | None,
+    shown: str,
+    ok_if_failed: bool,
+    output: str,
+    columns: Sequence[str],
+) -> int:
+    """Wait until the batches or the job TARGET are complete, then show them.
 
     Exit code 0: success; 10: failure or error; 11: cancelled; 124: the time is over; 130: Ctrl-C, which
-    ends the waiting and nothing else.
+    ends the waiting and nothing else. Of several batches the first that is not a success counts.
     """
-    look = Look.of(sys.stdout)
+    wanted = flat(targets)
+    of_jobs = [target for target in wanted if target.job_id is not None]
+    if of_jobs and len(wanted) > 1:
+        raise click.UsageError("wait for one job at a time, or for whole batches")
+    if of_jobs and until != "done":
+        raise click.UsageError(f"--for {until} is for batches; a job is waited for until it is complete")
+    deadline = None if timeout is None else time.monotonic() + timeout
     with connect(PATIENT_S) as client:
-        batch = find_batch(client, target)
-        try:
-            if target.job_id is None:
-                done = _wait_for_batch(batch, timeout, no_progress)
-                if output == "json":
-                    write_json("batch", done)
-                else:
-                    write_table(ls.COLUMNS, [done], look)
-                return exit_code_of_state(done.state)
-            job = _wait_for_job(batch.job(target.job_id), timeout, no_progress)
-            if output == "json":
-                write_json("job", job)
+        if of_jobs:
+            batch = find_batch(client, wanted[0])
+            job = batch.job(wanted[0].job_id or 0)
+            try:
+                finished = _wait_for_job(job, timeout, shown)
+            except KeyboardInterrupt:
+                say_detached(batch, job.id)
+                return INTERRUPTED
+            if output in ("json", "yaml"):
+                write_one("job", finished, output)
             else:
-                write_table(jobs.COLUMNS, [job], look)
-            return exit_code_of_state(job.state)
-        except KeyboardInterrupt:
-            _say_detached(batch, target)
-            return INTERRUPTED
+                write_list(jobs.JOBS, [finished], output, columns)
+            return exit_code(finished.state, ok_if_failed=ok_if_failed)
+        batches = find_batches(client, wanted)
+        done = []
+        for batch in batches:
+            try:
+                left = None if deadline is None else max(0.001, deadline - time.monotonic())
+                done.append(_wait_for_batch(batch, until, left, shown))
+            except KeyboardInterrupt:
+                say_detached(batch)
+                return INTERRUPTED
+            except WaitTimeout:
+                raise WaitTimeout(
+                    f"batch {batch.id} is not there yet after {timeout:g} s; it goes on"
+                ) from None
+    recent.remember(done)
+    if output in ("json", "yaml") and len(done) == 1:
+        write_one("batch", done[0], output)
+    else:
+        write_list(ls.BATCHES, done, output, columns)
+    if until == "started":
+        return 0
+    codes = (exit_code(status.state, ok_if_failed=ok_if_failed) for status in done)
+    return next((code for code in codes if code), 0)
 
 
-def _wait_for_batch(batch: Batch, timeout: float | None, silent: bool) -> BatchStatus:
-    with choose_progress(silent) as progress:
-        for status in batch.watch(timeout):
-            progress.changed(status)
-    if status.state != "success" and not silent:
+def _wait_for_batch(batch: Batch, until: str, timeout: float | None, shown: str) -> BatchStatus:
+    with progress_of(shown) as progress:
+        if until == "done":
+            status = follow(batch, progress, timeout)
+        else:
+            for status in batch.watch(timeout):
+                progress.changed(status)
+                if _is_there(status, until):
+                    break
+    if until != "started" and status.state != "success" and shown not in ("none", "json"):
         say(batch_failed(batch, status).message)
     return status
 
 
-def _wait_for_job(job: Job, timeout: float | None, silent: bool) -> JobStatus:
-    if not silent:
+def _is_there(status: BatchStatus, until: str) -> bool:
+    if until == "started":
+        return status.n_running + status.n_completed > 0 or status.complete
+    return status.complete or (until == "success" and status.state in ("failure", "cancelled"))
+
+
+def _wait_for_job(job: Job, timeout: float | None, shown: str) -> JobStatus:
+    if shown not in ("none", "json"):
         status = job.status()
         if not status.complete:
             say(f"job {job.batch.id}/{job.id} {status.name} is {status.state}; waiting")
     return job.wait(timeout)
-
-
-def _say_detached(batch: Batch, target: Target) -> None:
-    seen = batch.last_status
-    so_far = f", {money(seen.cost, Look(tty=True), so_far=True)}" if seen else ""
-    what = f"#{batch.id}" if target.job_id is None else f"#{batch.id}/{target.job_id}"
-    say(
-        f"\ndetached from {what} (still running{so_far}). "
-        f"reattach: longshore wait {what[1:]} · cancel: longshore cancel {batch.id}"
-    )

@@ -10,7 +10,8 @@ from decimal import Decimal
 
 from ..status import BatchStatus, JobStatus
 from ..units import dollars
-from .output import Cell, Look, rfc3339
+from .formats import rfc3339
+from .output import Cell, Look
 
 _STATES = {  # symbol, in ASCII, colour
     "open": ("…", "~", "yellow"),
@@ -55,7 +56,7 @@ def money(usd: Decimal, look: Look, *, so_far: bool = False) -> str:
     '≥$231.40'
     """
     if not look.tty:
-        return f"${usd:.9f}"
+        return f"{'' if look.bare else '$'}{usd:.9f}"
     text = dollars(usd, so_far=so_far)
     return text if look.symbols else text.replace("≥", ">=")
 
@@ -69,7 +70,7 @@ def duration(ms: int | None, look: Look) -> str:
         return ""
     seconds = ms / 1000
     if not look.tty:
-        return f"{seconds:.3f}s"
+        return f"{seconds:.3f}{'' if look.bare else 's'}"
     if seconds < 1:
         return f"{ms}ms"
     if seconds < 60:

@@ -15,6 +15,8 @@ from longshore.cli import main
 @pytest.fixture
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeService]:
     """Runs nothing by itself: jobs end when the test says so."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with FakeService(tmp_path / "service", runs_jobs=False, page=3) as service:
         monkeypatch.setenv("LONGSHORE_ENDPOINT", service.endpoint)
         monkeypatch.setenv("LONGSHORE_TOKEN", TOKEN)

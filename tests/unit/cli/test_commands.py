@@ -202,7 +202,7 @@ def test_wait_returns_what_became_of_the_batch(
 
 def test_wait_returns_11_for_a_cancelled_batch(run: Run, client: Client) -> None:
     submit(client).cancel()
-    ran = run("wait", "last", "-o", "json", "--no-progress")
+    ran = run("wait", "last", "-o", "json", "--progress", "none")
     assert (ran.code, ran.err) == (11, "")
     assert ran.document["batch"]["state"] == "cancelled"
 
@@ -313,7 +313,7 @@ def test_errors_are_json_on_stderr_for_who_asked_for_json(run: Run, service: Fak
 
 
 def test_errors_of_usage_are_json_too(run: Run) -> None:
-    ran = run("get", "x", "-o", "json")
+    ran = run("get", "/", "-o", "json")
     assert ran.code == 2 and json.loads(ran.err)["error"]["code"] == "usage"
 
 

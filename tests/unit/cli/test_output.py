@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from longshore.cli import words
-from longshore.cli.output import Column, Look, json_text, one_line, plain, write_table
+from longshore.cli.formats import json_text, plain
+from longshore.cli.output import Column, Look, one_line, write_table
 from longshore.status import BatchStatus
 
 PLAIN = Look()
