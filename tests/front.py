@@ -22,7 +22,7 @@ class BadFront(grpc.GenericRpcHandler):
     def __init__(self, endpoint: str) -> None:
         self._numbers = count(1)
         self._channel = grpc.insecure_channel(endpoint, options=_OPTIONS)
-        self._server = grpc.server(ThreadPoolExecutor(16), handlers=(self,), options=_OPTIONS)
+        self._server = grpc.server(ThreadPoolExecutor(16), handlers=[self], options=_OPTIONS)
         self.endpoint = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self.refused: list[str] = []
         self.lost: list[str] = []
@@ -43,9 +43,8 @@ class BadFront(grpc.GenericRpcHandler):
             if n % 3 == 0:
                 self.refused.append(name)
                 context.abort(grpc.StatusCode.UNAVAILABLE, "refused on purpose")
-            call = self._channel.stream_stream(method)(
-                requests, timeout=context.time_remaining(), metadata=context.invocation_metadata()
-            )
+            pass_on: Any = self._channel.stream_stream(method)
+            call = pass_on(requests, timeout=context.time_remaining(), metadata=context.invocation_metadata())
             context.add_callback(call.cancel)
             try:
                 if n % 5 == 0:
@@ -57,7 +56,7 @@ class BadFront(grpc.GenericRpcHandler):
                     context.abort(grpc.StatusCode.UNAVAILABLE, "answer lost on purpose")
                 yield from call
             except grpc.RpcError as error:
-                context.set_trailing_metadata(error.trailing_metadata() or ())
+                context.set_trailing_metadata(call.trailing_metadata() or ())
                 context.abort(error.code(), error.details() or "")
 
         return grpc.stream_stream_rpc_method_handler(behaviour)

@@ -135,6 +135,8 @@ class AsyncWindow(AnyWindow[View]):
 class AsyncBatch(AnyBatch):
     """A batch at the service, see `Batch`; whatever asks the service is awaited."""
 
+    _word = "AsyncBatch"
+
     async def status(self) -> BatchStatus:
         """The batch now. Raises NotFound, also when it was deleted."""
         return await self._ask_status()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from .errors import UsageError, WrongType
 from .failures import batch_failed
 from .handles import Batch
 from .pipeline import Pipeline
-from .progress import Progress, choose_progress, detached, number_of_jobs
+from .progress import ProgressKind, choose_progress, detaching, follow, in_notebook, number_of_jobs
 from .service import Client
 from .status import BatchStatus, JobSpec, Session
 from .terminal import clean
@@ -41,19 +42,31 @@ class BatchBackend:
     open : False
         Show the batch in the dashboard: in this terminal when it waits and there is one (leave it
         with ``q``), else by printing the command. Never fails the run.
+    progress : 'auto'
+        How to show progress: ``'tty'``, ``'plain'``, ``'notebook'``, what fits of these, or False.
     disable_progress_bar : False
-        Show no progress.
+        Show none.
     check : True
-        Raise BatchFailedError when the batch is not a success; only when it waits.
+        Raise BatchFailedError when the batch is not a success; after ``wait=False`` that is up to
+        ``batch.wait()``.
+
+    Ctrl-C while it waits ends the waiting, not the batch, and says how to come back.
 
     Intermediate files lie below `remote_tmpdir`, in a folder of that run. It is removed by whoever
     waits for the batch with the returned handle: by `run` itself, or after ``wait=False`` by
     ``batch.wait()``; if nobody waits, it stays. On a service of another machine it stays too.
 
     Raises an error that says what to do when no service is known, or no token for it.
+
+    >>> with BatchBackend('my-project') as backend:
+    ...     p = Pipeline(name='hello', backend=backend)
+    ...     t = p.new_task(name='hello').command('echo "hello world"')
+    ...     batch = p.run()
+    >>> batch.last_status.state
+    'success'
     """
 
-    _run_options = frozenset({"wait", "open", "disable_progress_bar", "check"})
+    _run_options = frozenset({"wait", "open", "progress", "disable_progress_bar", "check"})
 
     def __init__(
         self,
@@ -99,12 +112,15 @@ class BatchBackend:
         delete_scratch_on_exit: bool,
         wait: bool = True,
         open: bool = False,
+        progress: ProgressKind = "auto",
         disable_progress_bar: bool = False,
         check: bool = True,
         **none: Any,
     ) -> Batch | None:
-        for what, value in {"wait": wait, "open": open, "check": check}.items():
+        options = {"wait": wait, "open": open, "check": check, "disable_progress_bar": disable_progress_bar}
+        for what, value in options.items():
             check_bool(what, value)
+        choose_progress(disable_progress_bar, progress)  # Refused before anything runs.
         session = self._client.session()
         tmpdir = (self._remote_tmpdir or session.remote_tmpdir).rstrip("/")
         scratch = f"{tmpdir}/{uuid.uuid4().hex}"
@@ -123,17 +139,17 @@ class BatchBackend:
         builder = self._client.create_batch(pipeline.attributes, name=pipeline.name or None)
         for job in jobs:
             builder.add_job(job)
-        with choose_progress(disable_progress_bar) as progress:
-            progress.submitted(0, len(jobs))
-            submitted = builder.submit(lambda n: progress.submitted(n, len(jobs)))
+        with choose_progress(disable_progress_bar, progress) as shown:
+            shown.submitted(0, len(jobs))
+            submitted = builder.submit(lambda n: shown.submitted(n, len(jobs)))
         batch = _RunBatch(submitted, Path(scratch) if delete_scratch_on_exit else None, check=check)
         _say(f"batch {batch.id}: {number_of_jobs(len(jobs))} submitted; look: longshore ui {batch.id}")
-        if open:
-            _open_dashboard(batch.id, self._client, in_terminal=wait)
+        if open and wait:
+            _open_dashboard(batch.id, self._client)
         if not wait:
             return batch
-        with choose_progress(disable_progress_bar) as progress:
-            status = _wait(batch, progress)
+        with detaching(batch), choose_progress(disable_progress_bar, progress) as shown:
+            status = follow(batch, shown)
         if check and status.state != "success":
             raise batch_failed(batch, status)
         return batch
@@ -154,6 +170,10 @@ class _RunBatch(Batch):
                     self._remove_scratch()
                 yield status
 
+    def wait(self, timeout: float | None = None, *, check: bool | None = None) -> BatchStatus:
+        with detaching(self):
+            return super().wait(timeout, check=check)
+
     def _remove_scratch(self) -> None:
         """Whatever happens here, the batch stays what it is. Only a folder of this very run is touched."""
         if self._scratch is not None and self._scratch.is_dir():
@@ -162,16 +182,6 @@ class _RunBatch(Batch):
             except OSError as error:
                 _say(f"note: intermediate files stay in {self._scratch}: {error.strerror}")
         self._scratch = None
-
-
-def _wait(batch: Batch, progress: Progress) -> BatchStatus:
-    try:
-        for status in batch.watch():
-            progress.changed(status)
-    except KeyboardInterrupt:
-        _say(detached(batch))
-        raise KeyboardInterrupt from None  # Where in gRPC it was waiting is nobody's business.
-    return status
 
 
 def _check_reachable(jobs: list[JobSpec], session: Session) -> None:
@@ -215,18 +225,17 @@ def _gigabytes(n_bytes: int) -> str:
     return f"{n_bytes / 1e9:g} GB"
 
 
-def _open_dashboard(batch_id: int, client: Client, *, in_terminal: bool) -> None:
+def _open_dashboard(batch_id: int, client: Client) -> None:
     """Let the dashboard have the terminal until it is left; where there is none, the hint stands above."""
-    if not (in_terminal and sys.stdin.isatty() and sys.stdout.isatty()):
+    if in_notebook() or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return
+    if not all(importlib.util.find_spec(package) for package in ("longshore_tui", "textual")):
+        _say("note: the dashboard is not installed: pip install 'longshore[tui]'")
         return
     environ = dict(os.environ)
-    if (
-        client._calls.transport.address.file is None
-    ):  # Otherwise it finds the service as we did, and again should it move.
-        environ |= {
-            "LONGSHORE_ENDPOINT": client.endpoint,
-            "LONGSHORE_TOKEN": client._calls.transport.address.token,
-        }
+    address = client._calls.transport.address
+    if address.file is None:  # Otherwise it finds the service as we did, and again should it move.
+        environ |= {"LONGSHORE_ENDPOINT": address.endpoint, "LONGSHORE_TOKEN": address.token}
     program = "import sys; from longshore.cli import main; sys.exit(main())"
     try:
         subprocess.run([sys.executable, "-c", program, "ui", str(batch_id)], env=environ, check=False)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import islice
 
 from .errors import BatchError, BatchFailedError
 from .handles import AnyBatch, AnyJob, AnyLog, Batch
@@ -22,6 +23,7 @@ _LOGS_S = 10.0
 _GROUPS = 5
 _LINES = 5
 _LINE_LENGTH = 200
+_NEWS_EVERY_S = 2.0
 _LOG_S = 5.0
 """How long to wait for the end of a log that is still on its way from its worker."""
 
@@ -73,6 +75,49 @@ def batch_failed(batch: Batch, status: BatchStatus) -> BatchFailedError:
     return finish(failure_of(batch, status))
 
 
+class FirstFailures:
+    """Tells of each way in which jobs of a batch fail, once, while it still runs."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._known: set[tuple[str, str]] = set()
+        self._seen: set[int] = set()
+        self._n_failed = 0
+        self._looked_at = -_NEWS_EVERY_S
+
+    def news(self, status: BatchStatus) -> list[str]:
+        """A line for each way that was not told of before; asks, but not often and not for much."""
+        now = time.monotonic()
+        if status.n_failed == self._n_failed or now - self._looked_at < _NEWS_EVERY_S:
+            return []
+        if len(self._known) >= _GROUPS or len(self._seen) >= _LOGS_READ:
+            return []
+        self._n_failed, self._looked_at = status.n_failed, now
+        try:
+            return self._look()
+        except BatchError:
+            return []  # It is told in the end, too.
+
+    def _look(self) -> list[str]:
+        lines = []
+        for job in islice(self._batch.jobs(states=("Failure", "Error")), _LOOKED_AT):
+            listed = job.last_status
+            if listed is None or job.id in self._seen:
+                continue
+            if len(self._seen) >= _LOGS_READ:
+                break
+            self._seen.add(job.id)
+            how = how_it_ended(listed)
+            if listed.state == "Failure":
+                last = finish(_tail(job, "main", 1, 0.0)) or [""]
+                how += f": {clean(last[-1])[:_LINE_LENGTH]}" if last[-1] else ""
+            if (listed.state, signature(how)) not in self._known:
+                self._known.add((listed.state, signature(how)))
+                name = f" {clean(listed.name)}" if listed.name else ""
+                lines.append(f"job {job.id}{name} is {listed.state}: {how}")
+        return lines
+
+
 async def failure_of(batch: AnyBatch, status: BatchStatus) -> BatchFailedError:
     """As `batch_failed`, for either kind of batch."""
     title = f"batch {status.id}" + (f" '{clean(status.name)}'" if status.name else "")
@@ -83,7 +128,12 @@ async def failure_of(batch: AnyBatch, status: BatchStatus) -> BatchFailedError:
         if batch._kept:
             lines.append(f"  look: longshore ui {status.id}")
         return BatchFailedError("\n".join(lines), batch=batch, status=status)
-    failures = await _find(batch, status)
+    try:
+        failures = await _find(batch, status)
+    except BatchError as error:  # The failure is the news; what cannot be asked must not hide it.
+        lines = [f"{title} failed: {status.n_failed:,} of {number_of_jobs(status.n_jobs)}"]
+        lines.append(f"  (which ones cannot be asked: {error.message})")
+        return BatchFailedError("\n".join(lines), batch=batch, status=status)
     groups = failures.groups
     how = f", {groups[0].how}" if len(groups) == 1 else ""
     lines = [f"{title} failed: {status.n_failed:,} of {number_of_jobs(status.n_jobs)}{how}"]

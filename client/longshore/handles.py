@@ -75,6 +75,8 @@ class AnyBatch:
     _kept = True
     """A service keeps it, so that commands can show it."""
 
+    _word = "Batch"
+
     def __init__(
         self, client: Connected, batch_id: int | None, last_status: BatchStatus | None = None
     ) -> None:
@@ -99,11 +101,20 @@ class AnyBatch:
         return f"longshore://{self._calls.endpoint}/{self.id}"
 
     def __repr__(self) -> str:
-        name = type(self).__name__
         if self._id is None:
-            return f"<{name}, not submitted>"
+            return f"<{self._word}, not submitted>"
         seen = self.last_status
-        return f"<{name} {self._id}{f' {seen.name!r} {seen.state}' if seen else ''}>"
+        return f"<{self._word} {self._id}{f' {seen.name!r} {seen.state}' if seen else ''}>"
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: what was last seen of it, without asking."""
+        if self._id is None or self.last_status is None:
+            return None
+        from .failures import in_words
+        from .html import batch_html
+
+        failures = in_words(self._failures) if self._failures else ()
+        return batch_html(self.last_status, time.time() - self._seen_at, failures, kept=self._kept)
 
     @property
     def _calls(self) -> Answering:

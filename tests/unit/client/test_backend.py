@@ -12,7 +12,6 @@ import pytest
 from fakes_service import TOKEN, FakeService
 from longshore.backend import _RunBatch
 from longshore.failures import batch_failed
-from longshore.progress import choose_progress
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -184,10 +183,12 @@ def test_an_unknown_option_is_refused_with_what_was_meant(
     p = hp.Pipeline(backend=backend)
     with pytest.raises(hp.WrongType, match="no option 'wiat'.*\n.*did you mean `wait`"):
         p.run(wiat=True)
-    with pytest.raises(hp.WrongType, match="it has check, disable_progress_bar, open, wait"):
+    with pytest.raises(hp.WrongType, match="it has check, disable_progress_bar, open, progress, wait"):
         p.run(xyzzy=True)
     with pytest.raises(hp.WrongType, match="wait"):
         p.run(wait="yes")
+    with pytest.raises(hp.UsageError, match="progress='loud' is not one of 'auto', 'tty', 'plain'"):
+        p.run(progress="loud")
     assert not service.batches
 
 
@@ -349,17 +350,3 @@ def test_a_batch_that_failed_in_one_way_says_so_in_the_first_line(backend: hp.Ba
     first, *rest = failed.value.message.splitlines()
     assert first == "batch 1 'silent' failed: 1 of 1 job, exit code 3"
     assert "(it wrote nothing)" in map(str.strip, rest)
-
-
-def test_progress_is_bars_on_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, client: hp.Client, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("rich")
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    builder = client.create_batch()
-    builder.create_job(None, ["true"])
-    with choose_progress(False) as progress:
-        progress.submitted(0, 1)
-        for status in builder.submit().watch():
-            progress.changed(status)
-    assert "#1 success" in capsys.readouterr().err

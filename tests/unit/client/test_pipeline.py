@@ -372,11 +372,6 @@ def test_a_chain_of_many_tasks_is_no_recursion(p: hp.Pipeline) -> None:
         p._ordered()
 
 
-def test_running_without_a_backend_says_what_to_pass(p: hp.Pipeline) -> None:
-    with pytest.raises(hp.UsageError, match="BatchBackend"):
-        p.run()
-
-
 def test_something_else_for_a_backend_is_refused() -> None:
     with pytest.raises(hp.WrongType, match="BatchBackend"):
         hp.Pipeline(backend="test")  # type: ignore[arg-type]
