@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -57,6 +58,8 @@ NO_FOLDER = Path("/nowhere")
 _LAST_LINE_BYTES = 2_000
 """As much of a localizer's last words as fits into a message."""
 DISK_RETRY_S = 1.0
+REMOVERS = 16
+"""Attempts whose containers and files are removed at the same time; the others wait."""
 SHUTDOWN_S = 15.0
 """How long a shutdown that stops its jobs waits for them to be gone, and for the controller to hear of it."""
 
@@ -101,6 +104,8 @@ class Daemon:
         self._preparing: dict[str, list[str]] = {}
         self._removing: set[str] = set()
         """Ended attempts whose containers and files are on their way out."""
+        self._to_remove: deque[Remove] = deque()
+        self._removers = 0
         self._lease_until_ms = memory.lease_until_ms(boot_id)
         self._lease_lost = False
 
@@ -237,9 +242,12 @@ class Daemon:
                 self._spawn(self._start(job, container))
             case Adopt(id):
                 self._spawn(self._adopt(id))
-            case Remove(attempt_id, containers):
+            case Remove(attempt_id):
                 self._removing.add(attempt_id)
-                self._spawn(self._remove(attempt_id, containers))
+                self._to_remove.append(action)
+                if self._removers < REMOVERS:
+                    self._removers += 1
+                    self._spawn(self._remove_in_turn())
             case _:
                 pass
 
@@ -307,6 +315,18 @@ class Daemon:
 
     async def _stop(self, stop: Stop) -> None:
         await self._insist(lambda: self._runtime.stop(stop.id, stop.grace_s))
+
+    async def _remove_in_turn(self) -> None:
+        """One after another, as long as there are any."""
+        try:
+            while self._to_remove:
+                remove = self._to_remove.popleft()
+                try:
+                    await self._remove(remove.attempt_id, remove.containers)
+                except Exception as error:
+                    _log.error("attempt %s could not be removed", remove.attempt_id, exc_info=error)
+        finally:
+            self._removers -= 1
 
     async def _remove(self, attempt_id: str, containers: Iterable[Container]) -> None:
         try:

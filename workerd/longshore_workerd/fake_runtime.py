@@ -78,6 +78,8 @@ class FakeRuntime:
         self._containers: dict[ContainerId, _Container] = {}
         self._journal = -1
         self._size = 0
+        self._removals = b""
+        """Not in the journal yet: nothing is lost when a removal is forgotten, it is only done again."""
 
     async def open(self) -> None:
         self._replay()
@@ -139,12 +141,13 @@ class FakeRuntime:
         if id in self._containers:
             await self.stop(id, 0)
             del self._containers[id]
-            self._write("remove", id, {})
+            self._removals += _line("remove", id, {})
             if self._size > _COMPACT_BYTES:
                 self._compact()
 
     async def close(self) -> None:
         if self._journal >= 0:
+            os.write(self._journal, self._removals)
             os.close(self._journal)
             self._journal = -1
 
@@ -153,8 +156,8 @@ class FakeRuntime:
         sink.write(container.fate.stdout.encode()[sink.size :])
 
     def _write(self, what: str, id: ContainerId, values: Mapping[str, object]) -> None:
-        line = json.dumps([what, id.attempt_id, id.container, values]).encode() + b"\n"
-        self._size += os.write(self._journal, line)
+        self._size += os.write(self._journal, self._removals + _line(what, id, values))
+        self._removals = b""
 
     def _replay(self) -> None:
         text = self._path.read_text() if self._path.exists() else ""
@@ -174,10 +177,14 @@ class FakeRuntime:
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         if self._journal >= 0:
             os.close(self._journal)
-        self._journal, self._size = descriptor, 0
+        self._journal, self._size, self._removals = descriptor, 0, b""
         for id, container in self._containers.items():
             self._write("start", id, container.fate.as_dict())
         os.replace(new, self._path)
+
+
+def _line(what: str, id: ContainerId, values: Mapping[str, object]) -> bytes:
+    return json.dumps([what, id.attempt_id, id.container, values]).encode() + b"\n"
 
 
 def _fate(spec: ContainerSpec) -> _Fate:

@@ -12,6 +12,7 @@ import shutil
 import struct
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from longshore_workerd.runtime import Container, ContainerId
@@ -34,7 +35,10 @@ class LogFile:
     with a word in workerd's own log.
     """
 
-    def __init__(self, path: str, cap: int, clock_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, path: str, cap: int, clock_ms: Callable[[], int], *, stored: int, on_made: Callable[[], None]
+    ) -> None:
+        """``stored``: bytes in the file, 0 when there is none. ``on_made``: called before it is made."""
         self._path = path
         self._cap = cap
         self._clock_ms = clock_ms
@@ -43,7 +47,7 @@ class LogFile:
         self._indexed_at_ms = 0
         self._broken = False
         self._marker = f"\n[longshore: this log was cut off after {cap} bytes]\n".encode()
-        stored = _size(path)
+        self._on_made = on_made
         self._taken = stored
         self._stored = stored
 
@@ -94,6 +98,7 @@ class LogFile:
             _log.error("%s is cut off after %d bytes: %s", self._path, self._stored, error)
 
     def _open(self) -> None:
+        self._on_made()
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._file = os.open(self._path, flags, 0o600)
@@ -110,14 +115,17 @@ class Logs:
         self._cap = cap
         self._clock_ms = clock_ms
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._known = set(os.listdir(folder))
+        """Attempts that may have a folder. Most short jobs never have: they are not looked for on disk."""
 
     def open(self, id: ContainerId) -> LogFile:
         """To be written, from where it ends."""
-        return LogFile(self._path(id), self._cap, self._clock_ms)
+        on_made = partial(self._known.add, id.attempt_id)
+        return LogFile(self._path(id), self._cap, self._clock_ms, stored=self.size(id), on_made=on_made)
 
     def size(self, id: ContainerId) -> int:
         """Bytes that can be read now."""
-        return _size(self._path(id))
+        return _size(self._path(id)) if id.attempt_id in self._known else 0
 
     def read(self, id: ContainerId, offset: int, limit: int) -> bytes:
         """At most that many bytes from there; empty at the end."""
@@ -139,7 +147,7 @@ class Logs:
         return [id for id in ids if os.path.exists(self._path(id))]
 
     def has_folder(self, attempt_id: str) -> bool:
-        return os.path.exists(f"{self._folder}/{attempt_id}")
+        return attempt_id in self._known and os.path.exists(f"{self._folder}/{attempt_id}")
 
     def attempts(self) -> list[str]:
         """All that have a folder."""
@@ -147,6 +155,7 @@ class Logs:
 
     def make_io_folder(self, attempt_id: str) -> Path:
         """Open to whatever user the image has; only the machine's own users are kept out, one above."""
+        self._known.add(attempt_id)
         path = self.io_folder(attempt_id)
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(0o777)
@@ -166,6 +175,7 @@ class Logs:
         """Everything of them."""
         for attempt_id in attempt_ids:
             _remove(Path(self._folder, attempt_id))
+            self._known.discard(attempt_id)
 
 
 _NAMES = {container: container.name.lower() for container in Container}

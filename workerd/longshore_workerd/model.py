@@ -2,6 +2,8 @@
 
 Units: ``_mcpu`` thousandths of a core, ``_ms`` milliseconds, ``_at_ms`` milliseconds of this
 machine's clock that neither stops nor jumps (CLOCK_BOOTTIME; it starts again at each boot).
+Only ContainerRecord is ever changed; the others that come by the thousand are not ``frozen`` because that
+makes them slow to make.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ class FileCopy:
     destination: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Assignment:
     """One attempt that the controller wants to be run here."""
 
@@ -90,7 +92,7 @@ class ContainerRecord:
     """Of the log as it is kept: what will arrive at the controller."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Report:
     """What is to be said about an attempt. ``reason`` stands exactly when it has ENDED."""
 

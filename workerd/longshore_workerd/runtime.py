@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Container(IntEnum):
@@ -34,8 +34,7 @@ class ErrorKind(IntEnum):
     FILES = 9
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerId:
+class ContainerId(NamedTuple):
     attempt_id: str
     container: Container
 
@@ -49,7 +48,7 @@ class Mount:
     read_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ContainerSpec:
     """All that a runtime needs to start one container."""
 
