@@ -2,7 +2,8 @@
 
 Events hold ids, numbers and ranges, never specs. They are what is committed, what memory folds
 (``state.py``), what rows record (``store.py``) and what followers read. ``event.proto`` says the
-same for the wire; ``wire.py`` translates.
+same for the wire; ``wire.py`` translates. None is ever changed; those of attempts are not ``frozen`` only
+because that makes them five times as slow to make.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class WorkerLost:
     at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AttemptAssigned:
     """The job got a worker, which is told after this is committed and never before."""
 
@@ -119,7 +120,7 @@ class AttemptAssigned:
     at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AttemptStarted:
     """Its main container started; billing runs."""
 
@@ -129,7 +130,7 @@ class AttemptStarted:
     at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AttemptProgressed:
     """It still runs and was billed so far; at most once a minute.
 
@@ -154,7 +155,7 @@ class AttemptRevoked:
     at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AttemptEnded:
     """The attempt is over, once and for all, and what that means for its job.
 

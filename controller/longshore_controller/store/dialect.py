@@ -371,8 +371,9 @@ def _jobs_of(updates: list[RangeUpdate]) -> int:
 def _array(kind: str, values: Sequence[Any]) -> str:
     """A Postgres array as text: psycopg's own way of making one takes ten times as long."""
     if kind == "text":
-        quoted = ("NULL" if v is None else f'"{_escaped(v)}"' for v in values)
-        return "{" + ",".join(quoted) + "}"
+        # Most columns say the same of many rows.
+        quoted = {v: "NULL" if v is None else f'"{_escaped(v)}"' for v in set(values)}
+        return "{" + ",".join(map(quoted.__getitem__, values)) + "}"
     if kind == "bytea":
         return "{" + ",".join(f'"\\\\x{v.hex()}"' for v in values) + "}"
     return "{" + json.dumps(values)[1:-1] + "}"

@@ -102,7 +102,7 @@ def _record(message: types_pb2.ContainerRecord) -> ContainerRecord:
 
 def _text(text: str) -> str:
     """Of bounded length, and without what a database cannot keep."""
-    return text[:MAX_TEXT].replace("\0", "\ufffd")
+    return text[:MAX_TEXT].replace("\0", "\ufffd") if text else text
 
 
 # -- to the worker -----------------------------------------------------------------------------------

@@ -108,9 +108,6 @@ def _read_event(message: event_pb2.Event) -> ev.Event:
 
 # -- containers --------------------------------------------------------------------------------------
 
-_TIMES = ("pull_started_ms", "pull_ended_ms", "started_ms", "ended_ms")
-_OPTIONAL = (*_TIMES, "exit_code")
-
 
 def encode_containers(containers: tuple[ContainerRecord, ...]) -> bytes:
     """As a row keeps them; nothing for none."""
@@ -127,16 +124,18 @@ def decode_containers(data: bytes) -> tuple[ContainerRecord, ...]:
 
 def _write_containers(containers: Iterable[ContainerRecord], messages: Any) -> None:
     for record in containers:
-        message = messages.add(
+        messages.add(
             container=record.container,
             image=record.image,
+            pull_started_ms=record.pull_started_ms,
+            pull_ended_ms=record.pull_ended_ms,
+            started_ms=record.started_ms,
+            ended_ms=record.ended_ms,
+            exit_code=record.exit_code,
             error_kind=record.error_kind,
             error=record.error,
             log_bytes=record.log_bytes,
         )
-        for name in _OPTIONAL:
-            if (value := getattr(record, name)) is not None:
-                setattr(message, name, value)
 
 
 def _read_containers(messages: Iterable[types_pb2.ContainerRecord]) -> tuple[ContainerRecord, ...]:
