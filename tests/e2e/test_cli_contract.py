@@ -91,6 +91,13 @@ def test_every_document_parses_and_says_its_schema(up: Up, tmp_path: Path) -> No
         (["jobs", batch], "jobs"),
         (["cancel", batch, "--yes"], "batches"),
         (["version"], "service"),
+        (["failures", batch], "failures"),
+        (["attempts", "last/1"], "attempts"),
+        (["spec", "last/1"], "spec"),
+        (["tree", batch], "tree"),
+        (["whoami"], "user"),
+        (["config", "show"], "settings"),
+        (["doctor"], "findings"),
         (["delete", batch, "--yes"], "deleted"),
     ]:
         ran = up.run(*command, "-o", "json")
@@ -113,7 +120,11 @@ def test_exit_codes_say_what_became_of_it(up: Up, tmp_path: Path) -> None:
         (["logs", f"{good}/2"], 3),
         (["cancel", f"{good}", "--yes"], 0),
         (["cancel", f"{good}/1", "--yes"], 2),
-        (["get", "what"], 2),
+        (["get", "what"], 3),
+        (["get", "what/ever"], 2),
+        (["run", "--", "bash", "-c", "exit 42"], 42),
+        (["run", "--cpu", "1000", "--", "true"], 2),
+        (["run", "--image", "", "--", "no-such-program"], 125),
         (["gt", "1"], 2),
         (["submit", str(tmp_path / "missing.py")], 2),
         (["submit", str(program)], 7),
@@ -121,6 +132,26 @@ def test_exit_codes_say_what_became_of_it(up: Up, tmp_path: Path) -> None:
         ran = up.run(*command)
         assert ran.code == code, f"{command}: {ran.err}"
         assert code not in (2, 3) or (ran.err and not ran.out), f"{command}: only why not is said"
+
+
+def test_a_command_runs_with_its_files_as_on_ones_own_machine(up: Up, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("c\nb\na\n")
+    ran = up.run(
+        *("run", "--in", f"{tmp_path}/in", "--out", f"sorted={tmp_path}/out", "-e", "WORD=done"),
+        *("--", "bash", "-c", "sort /io/in > /io/sorted; echo $WORD"),
+    )
+    assert (ran.code, ran.out) == (0, b"done\n"), ran.err + up.logs()
+    assert (tmp_path / "out").read_text() == "a\nb\nc\n"
+
+
+def test_what_matches_a_query_is_listed(up: Up, tmp_path: Path) -> None:
+    good, bad = submit(up, tmp_path, job("true")), submit(up, tmp_path, job("exit 3"))
+    assert up.run("wait", f"{good},{bad}").code == 10
+    assert str(bad) in up.run("ls", "-q", "one state:failure", "-o", "id").lines
+    assert str(good) not in up.run("ls", "-q", "one state:failure", "-o", "id").lines
+    assert up.run("jobs", f"{bad}", "-q", "only -other", "-o", "id").lines == [f"{bad}/1"]
+    ran = up.run("ls", "-q", "colour:red")
+    assert ran.code == 2 and "colour" in ran.err
 
 
 def test_waiting_ends_with_what_it_waited_for_or_with_its_time(up: Up, tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ def command(job: Target, output: str, columns: Sequence[str]) -> None:
     else:
         why = f" ({status.reason})" if status.reason else ""
         say(f"job {status.batch_id}/{status.job_id} has not run: it is {status.state}{why}")
-    hint(f"what an earlier one wrote: longshore logs {status.batch_id}/{status.job_id} -a 1")
+    if len(status.attempts) > 1:
+        hint(f"what an earlier one wrote: longshore logs {status.batch_id}/{status.job_id} -a 1")
 
 
 def write_attempts(job: JobStatus, look: Look, said: Sequence[str] | None = None) -> None:

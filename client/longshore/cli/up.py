@@ -28,7 +28,7 @@ _NO_ISOLATION = (
 )
 
 
-@click.command("up")
+@click.command("up", epilog="Example: longshore up --cores 2 --runtime process")
 @click.option(
     "--dir",
     "folder",

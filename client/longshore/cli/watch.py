@@ -94,7 +94,7 @@ def _watch_live(batch: Batch, timeout: float | None) -> BatchStatus:
                 jobs = _worth_seeing(batch, status)
                 asked_at = time.monotonic()
             shown = _picture(status, jobs, look)
-        live.refresh()
+            live.refresh()
     return status
 
 

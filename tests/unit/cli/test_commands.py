@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -20,10 +19,6 @@ from fakes_service import FakeService
 from longshore import Batch, Client
 from longshore.cli import words
 from longshore.cli.output import Look
-
-OURS = re.compile(r"\x1b\[(\d+(;\d+)*m|\?25[hl]|1A)|\r(\x1b\[2K)?")
-"""What we and rich write to a terminal ourselves: colours, and bars that are drawn anew."""
-ESCAPE = "\x1b]0;owned\x07\x1b[2J\u202e"
 
 
 def submit(client: Client, n_jobs: int = 2, name: str = "align") -> Batch:
@@ -290,16 +285,6 @@ def test_several_batches_are_cancelled_only_when_their_number_is_typed(client: C
     assert run_at_terminal("cancel", "1", "2", typed=b"2\n").code == 0
 
 
-@pytest.mark.parametrize("command", ["ls", "get 1", "get 1/1", "jobs 1", "logs 1/1", "wait 1"])
-def test_nothing_of_others_steers_a_terminal(command: str, service: FakeService, client: Client) -> None:
-    submit(client, name=ESCAPE)
-    service.batches[1].jobs[1].reason = ESCAPE
-    service.finish(1, 1, exit_code=1, log=f"log {ESCAPE}\rback\n".encode() + b"\x9b2J")
-    service.finish(1, 2)
-    seen = OURS.sub("", run_at_terminal(*command.split()).out.decode())
-    assert seen.replace("\n", "").isprintable()
-
-
 def test_colour_is_left_out_where_it_is_not_wanted(client: Client) -> None:
     submit(client)
     assert b"\x1b[" in run_at_terminal("ls").out
@@ -377,24 +362,6 @@ def test_the_dashboard_that_is_not_installed_says_how_to(run: Run, monkeypatch: 
 def test_a_verb_that_is_nearly_right_is_suggested(run: Run) -> None:
     ran = run("cancle")
     assert ran.code == 2 and "cancel" in ran.err
-
-
-@pytest.mark.parametrize("option", ["--help", "--version"])
-def test_help_and_version_import_no_verb_and_nothing_heavy(option: str) -> None:
-    program = (
-        "import sys; from longshore.cli import main; main([sys.argv[1]]);"
-        "print(sorted({'grpc', 'google', 'rich', 'textual', 'docker', 'peewee', 'longshore.service',"
-        " 'longshore.cli.output', 'longshore.cli.ls'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", program, option], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_help_names_every_verb_that_there_is(run: Run) -> None:
-    listed = {line.split()[0] for line in run("--help").lines if line.startswith("  ") and line.strip()}
-    verbs = {"up", "submit", "ls", "get", "jobs", "logs", "ui", "wait", "cancel", "delete", "version"}
-    assert verbs <= listed
-    assert all(run(verb, "--help").code == 0 for verb in verbs)
 
 
 def test_a_running_job_shows_its_time_so_far_and_one_that_never_ran_none(
