@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from longshore_api.v1 import worker_service_pb2, worker_service_pb2_grpc
 
@@ -42,6 +42,7 @@ AGAIN_S = 1.0
 PATIENCE = 1 / 4
 """Of a lease: so long a worker's word waits for its commit before the worker is answered without it."""
 
+T = TypeVar("T")
 Context = Any
 WorkerMessage = worker_service_pb2.WorkerMessage
 Message = worker_service_pb2.ControllerMessage
@@ -85,22 +86,42 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         self._terms = terms
         self._on_activated = on_activated
         self._sessions: dict[str, Session] = {}
-        self._goodbyes: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
+        """What goes on when the worker that it is about has hung up."""
 
     async def Activate(
         self, request: worker_service_pb2.ActivateRequest, context: Context
     ) -> worker_service_pb2.ActivateResponse:
-        if not await asyncio.to_thread(
-            self._store.consume_activation_token, hash_of(request.activation_token)
-        ):
-            raise Refusal(
-                RefusalKind.UNAUTHENTICATED,
-                "the activation token is unknown or was used before; each makes one worker, take a new one",
-            )
-        worker_id, token = secrets.token_hex(8), f"lsw_{secrets.token_urlsafe(32)}"
-        await asyncio.to_thread(self._store.add_worker_token, worker_id, hash_of(token))
-        await self._on_activated()
+        # It goes on when the worker hangs up: a token that was used is replaced whatever happens.
+        return await asyncio.shield(self._in_background(self._activate(hash_of(request.activation_token))))
+
+    async def _activate(self, token_hash: bytes) -> worker_service_pb2.ActivateResponse:
+        used = True
+        """Or nobody knows."""
+        try:
+            used = await asyncio.to_thread(self._store.consume_activation_token, token_hash)
+            if not used:
+                raise Refusal(
+                    RefusalKind.UNAUTHENTICATED,
+                    "the activation token is unknown or was used before; "
+                    "each makes one worker, take a new one",
+                )
+            worker_id, token = secrets.token_hex(8), f"lsw_{secrets.token_urlsafe(32)}"
+            await asyncio.to_thread(self._store.add_worker_token, worker_id, hash_of(token))
+        finally:
+            if used:
+                await self._renew_activation()
         return worker_service_pb2.ActivateResponse(worker_id=worker_id, worker_token=token)
+
+    async def _renew_activation(self) -> None:
+        """However long it takes: without a token no worker can join any more."""
+        while True:
+            try:
+                await self._on_activated()
+                return
+            except Exception as error:
+                log.error("there is no new activation token yet: %s", error)
+                await asyncio.sleep(AGAIN_S)
 
     async def Connect(  # type: ignore[override]  # It writes to the stream; gRPC takes that, too.
         self, requests: AsyncIterator[WorkerMessage], context: Context
@@ -197,15 +218,25 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
                     return
                 await asyncio.sleep(AGAIN_S)
 
-        task = asyncio.create_task(say())
-        self._goodbyes.add(task)
-        task.add_done_callback(self._goodbyes.discard)
+        self._in_background(say())
+
+    def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if not isinstance(error, Refusal | StoreUnavailable | None):
+            log.error("something in the background failed", exc_info=error)
 
     async def stop(self) -> None:
         """Forget what is still to be told; the engine stops, too."""
-        for task in self._goodbyes:
+        for task in self._background:
             task.cancel()
-        await asyncio.gather(*self._goodbyes, return_exceptions=True)
+        await asyncio.gather(*self._background, return_exceptions=True)
 
 
 class Session:

@@ -259,7 +259,7 @@ async def test_a_worker_that_hangs_up_during_its_hello_is_not_taken_for_connecte
                     await asyncio.sleep(0)
     if user is not None:
         await user
-    while service.controller._workers._goodbyes:
+    while service.controller._workers._background:
         await asyncio.sleep(0)
     session = await service.controller.engine.submit(lambda r, now: r._sessions.get(identity[0]))
     assert session is None or not session.connected
