@@ -169,11 +169,14 @@ class Daemon:
         while True:
             await self._something_due()
             now = self._clock_ms()
-            if now >= self._lease_until_ms and not self._lease_lost:
-                self._lease_lost = True
-                self._supervisor.on_lease_lost(now)
+            self._mind_lease(now)
             self._supervisor.on_tick(now)
             await self._perform(self._supervisor.take(now))
+
+    def _mind_lease(self, now: int) -> None:
+        if now >= self._lease_until_ms and not self._lease_lost:
+            self._lease_lost = True
+            self._supervisor.on_lease_lost(now)
 
     async def _something_due(self) -> None:
         deadlines = [] if self._lease_lost else [self._lease_until_ms]
@@ -277,6 +280,10 @@ class Daemon:
         try:
             folder = self._logs.make_io_folder(job.attempt_id) if self._io_folders else NO_FOLDER
             spec = container_spec(job, container, folder, self._surroundings)
+            # After this process was stopped for a while the loop may not have had its turn yet.
+            self._mind_lease(self._clock_ms())
+            if self._supervisor.is_halted(id):
+                raise RuntimeRefused(ErrorKind.NONE, "stopped before it was started")
             await self._insist(
                 lambda: self._runtime.start(spec, log), unless=lambda: self._supervisor.is_halted(id)
             )

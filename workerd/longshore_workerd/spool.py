@@ -68,6 +68,8 @@ class Spool:
         if torn:
             _log.warning("cut %d bytes off the end of %s: a crash left them half-written", torn, self._path)
             os.ftruncate(self._file, self._size)
+        # What a killed workerd wrote and did not sync is told from now on: a power cut must not unsay it.
+        os.fsync(self._file)
 
     def entries(self) -> dict[str, Entry]:
         """All that is not forgotten, as it is on disk."""
