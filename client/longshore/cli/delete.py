@@ -39,7 +39,7 @@ def command(batches: tuple[list[Target], ...], yes: bool, output: str) -> None:
             confirm(f"Delete {names}?", before, lines, f"longshore delete {which}")
         for batch in found:
             batch.delete()
-        recent.forget(batch.id for batch in found)
+        recent.forget(client.endpoint, [batch.id for batch in found])
         if output != "table":
             write_one("deleted", [batch.id for batch in found], output)
             return

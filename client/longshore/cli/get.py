@@ -35,7 +35,7 @@ def command(target: Target, output: str) -> None:
             hint(f"what it wrote: longshore logs {job.batch_id}/{job.job_id}")
             return
         found = batch.status()
-        recent.remember([found])
+        recent.remember(client.endpoint, [found])
         if output != "table":
             write_one("batch", found, output)
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 
 import click
@@ -27,6 +26,7 @@ COLUMNS = [
     Column("USER", lambda batch, _: batch.user, wide=True),
     Column("PROJECT", lambda batch, _: batch.billing_project, gives_way=True),
 ]
+_KEPT = 50
 BATCHES = Listing("batch", "batches", COLUMNS, lambda batch: str(batch.id))
 
 
@@ -46,8 +46,9 @@ def command(query: str | None, limit: int, output: str, columns: Sequence[str]) 
     """List your batches, newest first."""
     with connect() as client:
         batches = (batch.last_status for batch in client.list_batches(limit or None, query=query))
-        newest: deque[BatchStatus] = deque(maxlen=1)
-        n = write_list(BATCHES, _remembered((each for each in batches if each), newest), output, columns)
+        newest: list[BatchStatus] = []
+        n = write_list(BATCHES, _kept((each for each in batches if each), newest), output, columns)
+        recent.remember(client.endpoint, newest)
     if n == 0 and query:
         hint("no batch matches")
     elif n == 0:
@@ -60,14 +61,9 @@ def command(query: str | None, limit: int, output: str, columns: Sequence[str]) 
         hint("one of them: longshore get ID · its jobs: longshore jobs ID")
 
 
-def _remembered(batches: Iterator[BatchStatus], newest: deque[BatchStatus]) -> Iterator[BatchStatus]:
-    seen: list[BatchStatus] = []
-    try:
-        for batch in batches:
-            if len(seen) < 50:
-                seen.append(batch)
-            if not newest:
-                newest.append(batch)
-            yield batch
-    finally:
-        recent.remember(seen)
+def _kept(batches: Iterator[BatchStatus], newest: list[BatchStatus]) -> Iterator[BatchStatus]:
+    """All of them; the first are put into `newest`, too."""
+    for batch in batches:
+        if len(newest) < _KEPT:
+            newest.append(batch)
+        yield batch

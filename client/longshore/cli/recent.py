@@ -9,43 +9,63 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..discovery import find_service
+from ..errors import BatchError
 from ..profiles import cache_folder
 
 if TYPE_CHECKING:
     from ..status import BatchStatus
 
 _KEPT = 50
+_SERVICES = 5
 
 
 def seen() -> list[tuple[int, str]]:
-    """Numbers and names, the newest first; nothing when nothing is known."""
+    """Numbers and names at the service that is talked to here, the newest first."""
     try:
-        return [(int(batch_id), str(name)) for batch_id, name in json.loads(_file().read_text())]
-    except (OSError, ValueError, TypeError):
+        return list(_read().get(find_service().endpoint, {}).items())
+    except BatchError:
         return []
 
 
-def remember(batches: Iterable[BatchStatus]) -> None:
+def remember(endpoint: str, batches: Iterable[BatchStatus]) -> None:
     """These are there. A cache that cannot be written does not matter."""
-    _write(dict(seen()) | {batch.id: batch.name for batch in batches})
+    known = _read()
+    here = known.get(endpoint, {}) | {batch.id: batch.name for batch in batches}
+    _write(known, endpoint, here)
 
 
-def forget(batch_ids: Iterable[int]) -> None:
+def forget(endpoint: str, batch_ids: Iterable[int]) -> None:
     """These are no longer there."""
-    gone = set(batch_ids)
-    _write({batch_id: name for batch_id, name in seen() if batch_id not in gone})
+    known, gone = _read(), set(batch_ids)
+    here = {batch_id: name for batch_id, name in known.get(endpoint, {}).items() if batch_id not in gone}
+    _write(known, endpoint, here)
 
 
-def _write(known: dict[int, str]) -> None:
-    newest = sorted(known.items(), reverse=True)[:_KEPT]
-    if newest == seen():
+def _read() -> dict[str, dict[int, str]]:
+    """By endpoint, the service used last at the end; nothing when nothing is known."""
+    try:
+        content = json.loads(_file().read_text())
+        return {
+            str(endpoint): {int(batch_id): str(name) for batch_id, name in batches}
+            for endpoint, batches in content.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _write(known: dict[str, dict[int, str]], endpoint: str, here: dict[int, str]) -> None:
+    newest = sorted(here.items(), reverse=True)[:_KEPT]
+    if known.get(endpoint) == dict(newest):
         return
+    others = [(each, list(batches.items())) for each, batches in known.items() if each != endpoint]
+    content = dict([*others, (endpoint, newest)][-_SERVICES:])
     with suppress(OSError):
         file = _file()
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = file.with_name(f".{file.name}.{os.getpid()}")
         temporary.touch(mode=0o600)
-        temporary.write_text(json.dumps(newest))
+        temporary.write_text(json.dumps(content))
         temporary.replace(file)
 
 

@@ -140,7 +140,7 @@ def command(
                 retries=retries,
             )
             job = batch.submit().job(1)
-            recent.remember([job.batch.status()])
+            recent.remember(client.endpoint, [job.batch.status()])
             if detach:
                 click.echo(f"{job.batch.id}/1")
                 return 0

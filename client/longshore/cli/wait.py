@@ -83,7 +83,7 @@ def command(
                 raise WaitTimeout(
                     f"batch {batch.id} is not there yet after {timeout:g} s; it goes on"
                 ) from None
-    recent.remember(done)
+        recent.remember(client.endpoint, done)
     if output in ("json", "yaml") and len(done) == 1:
         write_one("batch", done[0], output)
     else:

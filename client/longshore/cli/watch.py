@@ -52,7 +52,7 @@ def command(batch: Target, timeout: float | None, ok_if_failed: bool) -> int:
         except KeyboardInterrupt:
             say_detached(found, again="watch")
             return INTERRUPTED
-        recent.remember([status])
+        recent.remember(client.endpoint, [status])
         if status.state != "success":
             say(batch_failed(found, status).message)
     return exit_code(status.state, ok_if_failed=ok_if_failed)
