@@ -34,6 +34,19 @@ class AsyncClient(AnyClient):
 
     One client may be used in one loop after another; each has a connection of its own. Cancelling a
     task cancels what it asked for, as far as that has no effect yet.
+
+    >>> async def main():
+    ...     async with hp.AsyncClient('my-project') as client:
+    ...         builder = client.create_batch(name='hello')
+    ...         job = builder.create_job(None, ['echo', 'hello'])
+    ...         batch = await builder.submit()
+    ...         async for line in job.log(follow=True):
+    ...             print(line)
+    ...         print((await batch.wait()).state)
+    >>> import asyncio
+    >>> asyncio.run(main())
+    hello
+    success
     """
 
     _transport = AsyncTransport

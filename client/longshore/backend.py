@@ -87,11 +87,19 @@ class BatchBackend:
 
     @property
     def client(self) -> Client:
-        """For everything that is not a pipeline."""
+        """For everything that is not a pipeline.
+
+        >>> BatchBackend('my-project').client.session().embedded
+        True
+        """
         return self._client
 
     def close(self) -> None:
-        """Hang up. Batches go on. May be called again."""
+        """Hang up. Batches go on. May be called again.
+
+        >>> backend = BatchBackend('my-project')
+        >>> backend.close()
+        """
         self._client.close()
 
     def __enter__(self) -> Self:

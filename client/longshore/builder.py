@@ -58,6 +58,9 @@ class AnyBuilder(ABC, Generic[AJob]):
     def __len__(self) -> int:
         return len(self._jobs)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self)} job{'' if len(self) == 1 else 's'}>"
+
     def create_job(
         self,
         image: str | None,
@@ -86,6 +89,11 @@ class AnyBuilder(ABC, Generic[AJob]):
         input_files, output_files : (source, destination) pairs, between absolute paths of the store
             and paths below ``/io``.
         always_run, timeout, retries, always_copy_output : as in `Task`.
+
+        >>> builder = client.create_batch()
+        >>> first = builder.create_job('python:3.11', ['python', 'a.py'], resources={'cpu': '500m'})
+        >>> builder.create_job(None, ['rm', '-f', '/tmp/a'], parents=[first], always_run=True)
+        <Job 2 of a batch that is not submitted>
         """
         if isinstance(command, str) or not all(isinstance(each, str) for each in command):
             raise WrongType(f"command must be a list of str, e.g. ['echo', 'hello'], not {command!r}")
@@ -113,7 +121,12 @@ class AnyBuilder(ABC, Generic[AJob]):
         )
 
     def add_job(self, spec: JobSpec) -> AJob:
-        """Add a job that is described already, e.g. one that was read from another batch."""
+        """Add a job that is described already, e.g. one that was read from another batch.
+
+        >>> builder = client.create_batch(name='again')
+        >>> builder.add_job(client.get_batch(1).job(2).status().spec)
+        <Job 1 of a batch that is not submitted>
+        """
         if self._batch._id is not None:
             raise UsageError(f"batch {self._batch._id} is submitted: no job can be added to it")
         self._jobs.append(spec)
@@ -164,6 +177,13 @@ class BatchBuilder(AnyBuilder[Job]):
         be called again: when the service did not answer, or with a token, it goes on with the same
         batch; else that one is deleted, and the next is another. Once submitted it only returns the
         handle.
+
+        >>> builder = client.create_batch(name='two')
+        >>> jobs = [builder.create_job(None, ['sleep', '0.1']) for _ in range(2)]
+        >>> batch = builder.submit(lambda n: print(n, 'jobs are stored'))
+        2 jobs are stored
+        >>> batch.wait().n_succeeded
+        2
         """
         finish(self._submit(on_progress))
         return self._batch

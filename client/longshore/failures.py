@@ -66,12 +66,23 @@ class Failures(Record):
 
 
 def find_failures(batch: Batch, status: BatchStatus) -> Failures:
-    """Group the failed jobs of a batch; asks for them and for their logs, of some 50 at most."""
+    """Group the failed jobs of a batch; asks for them and for their logs, of some 50 at most.
+
+    >>> failures = find_failures(batch, batch.status())
+    >>> [(group.n, group.how, group.last_line) for group in failures.groups]
+    [(1, 'exit code 3', "KeyError: 'x'")]
+    """
     return finish(_find(batch, status))
 
 
 def batch_failed(batch: Batch, status: BatchStatus) -> BatchFailedError:
-    """The error for a complete batch that is not a success. Asks for its failed jobs and their logs."""
+    """The error for a complete batch that is not a success. Asks for its failed jobs and their logs.
+
+    >>> print(batch_failed(batch, batch.status()).message)
+    batch 1 'hello' failed: 1 of 2 jobs, exit code 3
+          1×  Failure  exit code 3: KeyError: 'x'    e.g. job 2 fail
+      all: longshore failures 1    log: longshore logs 1/2    dashboard: longshore ui 1
+    """
     return finish(failure_of(batch, status))
 
 

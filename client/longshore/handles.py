@@ -90,14 +90,22 @@ class AnyBatch:
 
     @property
     def id(self) -> int:
-        """The batch's number at its service."""
+        """The batch's number at its service.
+
+        >>> batch.id
+        1
+        """
         if self._id is None:
             raise NotSubmitted("this batch has no id yet", hint="submit() it first")
         return self._id
 
     @property
     def url(self) -> str:
-        """A name of the batch that says which service it is at; `longshore ui <id>` shows it."""
+        """A name of the batch that says which service it is at; `longshore ui <id>` shows it.
+
+        >>> batch.url == f'longshore://{client.endpoint}/1'
+        True
+        """
         return f"longshore://{self._calls.endpoint}/{self.id}"
 
     def __repr__(self) -> str:
@@ -157,7 +165,11 @@ class AnyJob:
 
     @property
     def id(self) -> int:
-        """1, 2, 3 … within the batch; known before the batch is submitted."""
+        """1, 2, 3 … within the batch; known before the batch is submitted.
+
+        >>> job.id
+        1
+        """
         return self._job_id
 
     def __repr__(self) -> str:
@@ -273,13 +285,22 @@ class Batch(AnyBatch):
     __doc__ = AnyBatch.__doc__
 
     def status(self) -> BatchStatus:
-        """The batch now. Raises NotFound, also when it was deleted."""
+        """The batch now. Raises NotFound, also when it was deleted.
+
+        >>> status = batch.status()
+        >>> status.state, status['n_failed'], status.complete
+        ('failure', 1, True)
+        """
         return finish(self._ask_status())
 
     def watch(self, timeout: float | None = None) -> Iterator[BatchStatus]:
         """The batch now, and again whenever it changed, until it is complete.
 
         Goes on after the service was away. Raises WaitTimeout after `timeout` seconds.
+
+        >>> for status in batch.watch():
+        ...     print(f'{status.n_completed} of {status.n_jobs}')
+        2 of 2
         """
         return iterate(self._watch(timeout))
 
@@ -289,6 +310,9 @@ class Batch(AnyBatch):
         With `check` raises BatchFailedError for a batch that did not succeed; without, as `run` was
         told if that made the batch, otherwise not. Raises WaitTimeout after `timeout` seconds; the
         batch goes on then.
+
+        >>> batch.wait(timeout=60).state
+        'failure'
         """
         return finish(self._wait(timeout, check))
 
@@ -299,20 +323,42 @@ class Batch(AnyBatch):
         case; a number is also the id; ``state:failure,error`` is one of these states (also ``bad``,
         ``live``, ``done``); ``-term`` does not match. With `states` only those in one of them, e.g.
         ``states=['Failure', 'Error']``. Raises UsageError for a query that cannot be read.
+
+        >>> for job in batch.jobs('state:failure'):
+        ...     print(job.id, job.last_status.name, job.log().tail(1))
+        2 fail KeyError: 'x'
         """
         for status in iterate(self._calls.jobs(self.id, query, states)):
             yield Job(self, status.job_id, last_status=status)
 
     def job(self, job_id: int) -> Job:
-        """The handle of one job; whether it exists shows when something is asked of it."""
+        """The handle of one job; whether it exists shows when something is asked of it.
+
+        >>> batch.job(2).status().exit_code
+        3
+        """
         return Job(self, job_id)
 
     def cancel(self, reason: str | None = None) -> None:
-        """Start no more of its jobs, but for always_run ones, and stop the running. May be repeated."""
+        """Start no more of its jobs, but for always_run ones, and stop the running. May be repeated.
+
+        >>> builder = client.create_batch(name='too long')
+        >>> job = builder.create_job(None, ['sleep', '600'])
+        >>> batch = builder.submit()
+        >>> batch.cancel('changed my mind')
+        >>> batch.wait().state
+        'cancelled'
+        """
         finish(self._calls.cancel(self.id, reason))
 
     def delete(self) -> None:
-        """Hide it everywhere; cancels it when it is unfinished. It is still billed. May be repeated."""
+        """Hide it everywhere; cancels it when it is unfinished. It is still billed. May be repeated.
+
+        >>> batch = client.create_batch(name='mistake').submit()
+        >>> batch.delete()
+        >>> list(client.list_batches(query='mistake'))
+        []
+        """
         finish(self._calls.delete(self.id))
 
 
@@ -325,30 +371,54 @@ class Job(AnyJob):
 
     @property
     def batch(self) -> Batch:
-        """The batch that it belongs to."""
+        """The batch that it belongs to.
+
+        >>> job.batch
+        <Batch 1 'hello' failure>
+        """
         return self._batch
 
     def status(self) -> JobStatus:
-        """The job now, with its spec and attempts. Raises NotFound."""
+        """The job now, with its spec and attempts. Raises NotFound.
+
+        >>> status = job.status()
+        >>> status.state, status.exit_code, status.containers['main'].state
+        ('Success', 0, 'Success')
+        """
         return finish(self._ask_status())
 
     def watch(self, timeout: float | None = None) -> Iterator[JobStatus]:
         """The job now, with its spec and attempts, and again whenever it changed, until it is complete.
 
         Goes on after the service was away. Raises WaitTimeout after `timeout` seconds.
+
+        >>> [status.state for status in job.watch()]
+        ['Success']
         """
         return iterate(self._watch(timeout))
 
     def wait(self, timeout: float | None = None) -> JobStatus:
-        """Wait until the job is complete. Raises WaitTimeout after `timeout` seconds."""
+        """Wait until the job is complete. Raises WaitTimeout after `timeout` seconds.
+
+        >>> batch.job(2).wait(timeout=60).state
+        'Failure'
+        """
         return finish(self._wait(timeout))
 
     def attempts(self) -> tuple[AttemptStatus, ...]:
-        """Its attempts, oldest first."""
+        """Its attempts, oldest first.
+
+        >>> [(attempt.number, attempt.reason) for attempt in job.attempts()]
+        [(1, 'completed')]
+        """
         return self.status().attempts
 
     def attributes(self) -> Mapping[str, str]:
-        """What `create_job` or `new_task` was given."""
+        """What `create_job` or `new_task` was given.
+
+        >>> dict(job.attributes())
+        {}
+        """
         return self.status().attributes
 
     def log(
@@ -358,6 +428,11 @@ class Job(AnyJob):
 
         `attempt` is its number (1, 2, 3 …) or id; the latest if none is named. With `follow` whoever
         reads it goes on until the container has ended.
+
+        >>> for line in job.log('main', attempt=1, follow=True):
+        ...     print(line)
+        hello
+        world
         """
         return Log(self, "main" if container is None else container, attempt, follow)
 
@@ -378,19 +453,34 @@ class Log(AnyLog):
 
         With `tail_bytes` it starts so many bytes before the end; with `follow` it goes on until the
         container has ended (None: as `Job.log` was told). Raises WaitTimeout after `timeout` seconds.
+
+        >>> [chunk.data for chunk in job.log().chunks(6, 5)]
+        [b'world']
         """
         return iterate(self._chunks(offset, limit, tail_bytes=tail_bytes, follow=follow, timeout=timeout))
 
     def read(self, offset: int = 0, limit: int | None = None) -> bytes:
-        """The bytes that are there now; of a log that is followed, all until its end."""
+        """The bytes that are there now; of a log that is followed, all until its end.
+
+        >>> job.log().read()
+        b'hello\\nworld\\n'
+        """
         return finish(self._read(offset, limit))
 
     def text(self) -> str:
-        """What `read` gives, as UTF-8; what is none is replaced."""
+        """What `read` gives, as UTF-8; what is none is replaced.
+
+        >>> job.log().text()
+        'hello\\nworld\\n'
+        """
         return self.read().decode(errors="replace")
 
     def tail(self, n: int = 20, *, follow: bool | None = None, timeout: float | None = None) -> str:
-        """The last `n` lines, of at most 64 KiB; with `follow` those before the container's end."""
+        """The last `n` lines, of at most 64 KiB; with `follow` those before the container's end.
+
+        >>> job.log().tail(1)
+        'world'
+        """
         return finish(self._tail(n, follow, timeout))
 
     def __iter__(self) -> Iterator[str]:

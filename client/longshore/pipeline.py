@@ -103,12 +103,20 @@ class Task(Mentionable):
 
     @property
     def name(self) -> str:
-        """The name given to `new_task`, or ``''``."""
+        """The name given to `new_task`, or ``''``.
+
+        >>> Pipeline().new_task(name='align').name
+        'align'
+        """
         return self._declaration.name
 
     @property
     def attributes(self) -> dict[str, str]:
-        """A copy of the attributes given to `new_task`."""
+        """A copy of the attributes given to `new_task`.
+
+        >>> Pipeline().new_task(attributes={'stage': 'align'}).attributes
+        {'stage': 'align'}
+        """
         return dict(self._declaration.attributes)
 
     def command(self, command: str) -> Self:
@@ -118,6 +126,11 @@ class Task(Mentionable):
 
         Raises UsageError, and changes nothing, when the text mentions a task, a pipeline, a file of
         another pipeline, or a file that its task never made.
+
+        >>> p = Pipeline()
+        >>> a, b = p.new_task(name='a'), p.new_task(name='b')
+        >>> _ = a.command(f'echo one > {a.words}').command(f'echo two >> {a.words}')
+        >>> _ = b.command(f'wc -w < {a.words}')     # b runs after a
         """
         check_text("command", command)
         self._mention(command)
@@ -129,6 +142,10 @@ class Task(Mentionable):
 
         ``t.out`` in a command is the root, ``t.out.bed`` the member. A template starts with
         ``{root}``, which is the only thing replaced in it.
+
+        >>> t = Pipeline().new_task()
+        >>> _ = t.declare_resource_group(out={'bed': '{root}.bed', 'fasta.idx': '{root}.fasta.idx'})
+        >>> _ = t.command(f'convert --out {t.out}; wc -l {t.out.bed} {t.out["fasta.idx"]}')
         """
         for name, templates in groups.items():
             check_file_name(name)
@@ -153,7 +170,12 @@ class Task(Mentionable):
         return self
 
     def depends_on(self, *tasks: Task) -> Self:
-        """Run after these tasks, also when no file says so."""
+        """Run after these tasks, also when no file says so.
+
+        >>> p = Pipeline()
+        >>> tests = [p.new_task(name=f'test-{i}') for i in range(3)]
+        >>> _ = p.new_task(name='clean up').depends_on(*tests).always_run()
+        """
         for task in tasks:
             if not isinstance(task, Task):
                 raise WrongType(f"{self._described()} can depend on tasks only, not on {task!r}")
@@ -168,29 +190,47 @@ class Task(Mentionable):
         return self
 
     def image(self, image: str) -> Self:
-        """Run in this Docker image instead of the service's default one."""
+        """Run in this Docker image instead of the service's default one.
+
+        >>> _ = Pipeline().new_task().image('python:3.11')
+        """
         if not check_text("image", image) or any(c.isspace() for c in image):
             raise UsageError(f"image({image!r}): an image has a name, e.g. 'python:3.11'")
         self._declaration.image = str(image)
         return self
 
     def cpu(self, cores: Amount) -> Self:
-        """Ask for cores: ``2``, ``0.5`` or ``'500m'``; each comes with 3.75 GB of memory."""
+        """Ask for cores: ``2``, ``0.5`` or ``'500m'``; each comes with 3.75 GB of memory.
+
+        >>> _ = Pipeline().new_task().cpu('500m')
+        """
         self._declaration.cpu_mcpu = parse_cpu(cores)
         return self
 
     def memory(self, memory: Amount) -> Self:
-        """Ask for memory: ``'3.75G'`` (10^9), ``'4Gi'`` (2^30); a bare number is gigabytes."""
+        """Ask for memory: ``'3.75G'`` (10^9), ``'4Gi'`` (2^30); a bare number is gigabytes.
+
+        >>> Pipeline().new_task().memory('4 GB')
+        Traceback (most recent call last):
+        longshore.errors.UsageError: memory('4 GB'): memory is a number with K, M, G, T, P or ...
+        """
         self._declaration.memory_bytes = parse_bytes("memory", memory)
         return self
 
     def storage(self, storage: Amount) -> Self:
-        """Ask for disk space, in the units of `memory`."""
+        """Ask for disk space, in the units of `memory`.
+
+        >>> _ = Pipeline().new_task().storage('100G')
+        """
         self._declaration.storage_bytes = parse_bytes("storage", storage)
         return self
 
     def env(self, name: str, value: str) -> Self:
-        """Set an environment variable of the commands; like them, the value may mention files."""
+        """Set an environment variable of the commands; like them, the value may mention files.
+
+        >>> p = Pipeline()
+        >>> _ = p.new_task().env('WORDS', p.read_input('words.txt')).command('wc -w "$WORDS"')
+        """
         if not check_text("env name", name) or "=" in name:
             raise UsageError(f"env({name!r}, …): a variable has a name without '=', e.g. 'THREADS'")
         check_text(f"env {name}", value)
@@ -199,22 +239,34 @@ class Task(Mentionable):
         return self
 
     def always_run(self, always_run: bool = True) -> Self:
-        """Run when all dependencies are complete, whatever their result, also in a cancelled batch."""
+        """Run when all dependencies are complete, whatever their result, also in a cancelled batch.
+
+        >>> _ = Pipeline().new_task(name='clean up').always_run()
+        """
         self._declaration.always_run = check_bool("always_run", always_run)
         return self
 
     def timeout(self, seconds: float) -> Self:
-        """End in Error, reason ``timed out``, when the commands run longer than this."""
+        """End in Error, reason ``timed out``, when the commands run longer than this.
+
+        >>> _ = Pipeline().new_task().timeout(3600)
+        """
         self._declaration.timeout_ms = parse_seconds("timeout", seconds)
         return self
 
     def retries(self, n: int) -> Self:
-        """Try again up to `n` times after a Failure or Error of the task's own."""
+        """Try again up to `n` times after a Failure or Error of the task's own.
+
+        >>> _ = Pipeline().new_task().retries(2)
+        """
         self._declaration.retries = check_retries(n)
         return self
 
     def always_copy_output(self, always_copy_output: bool = True) -> Self:
-        """Copy output files also when the commands fail."""
+        """Copy output files also when the commands fail.
+
+        >>> _ = Pipeline().new_task().always_copy_output()
+        """
         self._declaration.always_copy_output = check_bool("always_copy_output", always_copy_output)
         return self
 
@@ -335,16 +387,29 @@ class Pipeline(Mentionable):
 
     @property
     def name(self) -> str:
-        """The name given to the constructor, or ``''``."""
+        """The name given to the constructor, or ``''``.
+
+        >>> Pipeline(name='hello').name
+        'hello'
+        """
         return self._name
 
     @property
     def attributes(self) -> dict[str, str]:
-        """A copy of the attributes given to the constructor."""
+        """A copy of the attributes given to the constructor.
+
+        >>> Pipeline(attributes={'cohort': 'A'}).attributes
+        {'cohort': 'A'}
+        """
         return dict(self._attributes)
 
     def new_task(self, name: str | None = None, attributes: Mapping[str, str] | None = None) -> Task:
-        """Add a task. Names need not be unique."""
+        """Add a task. Names need not be unique.
+
+        >>> p = Pipeline(name='hello')
+        >>> p.new_task(name='say', attributes={'stage': 'first'})
+        <Task 'say' of pipeline 'hello'>
+        """
         task = self._make_task("" if name is None else check_text("name", name), check_attributes(attributes))
         self._tasks.append(task)
         return task
@@ -355,6 +420,10 @@ class Pipeline(Mentionable):
         A relative path counts from the directory in which `run` is called. With wildcards (``*``,
         ``?``, ``[…]``) it is a directory of what matches. With `extension` the file's name ends so
         wherever a command sees it.
+
+        >>> p = Pipeline()
+        >>> words = p.read_input('my words', extension='.txt')
+        >>> _ = p.new_task().command(f'wc -w {words}')
         """
         resource = InputResourceFile(self, check_path("read_input", path))
         if extension is not None:
@@ -363,7 +432,12 @@ class Pipeline(Mentionable):
         return resource
 
     def read_input_group(self, **paths: str | PathLike[str]) -> ResourceGroup:
-        """Files from outside that a command sees side by side, as ``<root>.<identifier>``."""
+        """Files from outside that a command sees side by side, as ``<root>.<identifier>``.
+
+        >>> p = Pipeline()
+        >>> data = p.read_input_group(bed='plink/x.bed', bim='plink/x.bim')
+        >>> _ = p.new_task().command(f'plink --bfile {data}; wc -l {data.bim}')
+        """
         if not paths:
             raise UsageError("a group needs members, e.g. read_input_group(bed='a.bed', bim='a.bim')")
         sources = {check_identifier(key): check_path("read_input_group", paths[key]) for key in paths}
@@ -377,6 +451,11 @@ class Pipeline(Mentionable):
         """Copy a file to `dest` when its task succeeded; a group's members to ``dest.<identifier>``.
 
         May be called again to add destinations. A `dest` that ends in ``/`` is a directory.
+
+        >>> p = Pipeline()
+        >>> t = p.new_task()
+        >>> _ = t.command(f'echo hello > {t.words}')
+        >>> p.write_output(t.words, 'results/hello.txt')
         """
         if not isinstance(resource, ResourceFile | ResourceGroup):
             raise WrongType(f"write_output: {resource!r} is not a file of a pipeline", hint="e.g. task.ofile")
@@ -395,7 +474,13 @@ class Pipeline(Mentionable):
         self._written.append((resource, path))
 
     def select_tasks(self, pattern: str) -> list[Task]:
-        """Tasks whose name starts with a match of a regular expression, in creation order."""
+        """Tasks whose name starts with a match of a regular expression, in creation order.
+
+        >>> p = Pipeline(name='p')
+        >>> tasks = [p.new_task(name=name) for name in ('align-1', 'sort-1', 'align-2')]
+        >>> p.select_tasks('align-')
+        [<Task 'align-1' of pipeline 'p'>, <Task 'align-2' of pipeline 'p'>]
+        """
         try:
             compiled = re.compile(pattern)
         except re.error as error:
@@ -419,6 +504,13 @@ class Pipeline(Mentionable):
         backend_options : see the backend: `BatchBackend`, `LocalBackend`.
 
         Returns the batch's handle; None after a dry run.
+
+        >>> p = Pipeline(name='hello')
+        >>> t = p.new_task(name='say').command('echo hello')
+        >>> p.run(dry_run=True)
+        job 1 'say'
+            | set -e
+            | echo hello
         """
         backend = self._backend
         if backend is None:

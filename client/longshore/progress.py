@@ -330,7 +330,7 @@ class _Bars(_Telling):
             refresh=True,
         )
         if status.complete:
-            self._bars.update(self._task, visible=False)
+            self._bars.update(self._task, visible=False, refresh=True)
             self.say(_line(status))
 
     def say(self, line: str) -> None:

@@ -53,7 +53,12 @@ class ResourceFile(str, Mentionable):
         return self
 
     def add_extension(self, extension: str) -> ResourceFile:
-        """Let the file's name end in `extension`, for programs that look at names. Once per file."""
+        """Let the file's name end in `extension`, for programs that look at names. Once per file.
+
+        >>> from longshore import Pipeline
+        >>> t = Pipeline().new_task()
+        >>> _ = t.command(f'echo 1 > {t.table.add_extension(".csv")}')
+        """
         if self._group is not None:
             raise UsageError(f"{self._described()}: its group names it, it takes no extension")
         if self._extension:

@@ -46,7 +46,11 @@ class AnyClient:
 
     @property
     def endpoint(self) -> str:
-        """Where the service is: ``host:port``, or ``unix:///path``."""
+        """Where the service is: ``host:port``, or ``unix:///path``.
+
+        >>> client.endpoint.startswith('127.0.0.1:')
+        True
+        """
         return self._calls.endpoint
 
     def __repr__(self) -> str:
@@ -61,12 +65,23 @@ class Client(AnyClient):
 
     Raises Unavailable or AuthError, with what to do, when no service or no token is known; nothing
     is sent before the first call. Every error of a call is a `BatchError`.
+
+    >>> with hp.Client('my-project') as client:
+    ...     builder = client.create_batch(name='hello')
+    ...     job = builder.create_job(None, ['echo', 'hello'])
+    ...     batch = builder.submit()
+    ...     batch.wait().state, job.log().text()
+    ('success', 'hello\\n')
     """
 
     _transport = BlockingTransport
 
     def close(self) -> None:
-        """Hang up. Batches go on. May be called again; every other call is refused from then on."""
+        """Hang up. Batches go on. May be called again; every other call is refused from then on.
+
+        >>> client = hp.Client()
+        >>> client.close()
+        """
         finish(self._calls.transport.close())
 
     def __enter__(self) -> Self:
@@ -76,7 +91,11 @@ class Client(AnyClient):
         self.close()
 
     def session(self) -> Session:
-        """Who I am to the service, and what it is."""
+        """Who I am to the service, and what it is.
+
+        >>> client.session().default_image
+        'longshore/task'
+        """
         return finish(self._calls.session())
 
     def create_batch(
@@ -91,12 +110,19 @@ class Client(AnyClient):
 
         `token` makes it the same batch whoever submits it: give the same one to repeat a submission
         in another process. Without it a random one is made.
+
+        >>> client.create_batch({'stage': 'align'}, name='monday', token='align-monday')
+        <BatchBuilder of 0 jobs>
         """
         project = self._billing_project if billing_project is None else billing_project
         return BatchBuilder(self, Draft.of(project, attributes, name, token))
 
     def get_batch(self, batch_id: int) -> Batch:
-        """The handle of a batch. Raises NotFound."""
+        """The handle of a batch. Raises NotFound.
+
+        >>> client.get_batch(1)
+        <Batch 1 'hello' failure>
+        """
         batch = Batch(self, check_id("batch_id", batch_id))
         batch.status()
         return batch
@@ -105,6 +131,9 @@ class Client(AnyClient):
         """My batches, newest first, all or at most `limit`, read page by page; each has its `last_status`.
 
         With `query` only those that match; see `Batch.jobs`.
+
+        >>> [batch.id for batch in client.list_batches()][-1]
+        1
         """
         for status in iterate(self._calls.batches(query, limit)):
             yield Batch(self, status.id, last_status=status)
@@ -112,7 +141,12 @@ class Client(AnyClient):
     def page_of_batches(
         self, before: int | None = None, size: int = PAGE, query: str | None = None
     ) -> Page[BatchStatus]:
-        """At most `size` of my batches, newest first: those older than the batch `before`, or the newest."""
+        """At most `size` of my batches, newest first: those older than the batch `before`, or the newest.
+
+        >>> page = client.page_of_batches(before=2)
+        >>> [status.name for status in page.rows], page.more
+        (['hello'], False)
+        """
         return finish(self._calls.page_of_batches(before, size, query))
 
     def page_of_jobs(
@@ -123,24 +157,42 @@ class Client(AnyClient):
         states: Iterable[str] = (),
         query: str | None = None,
     ) -> Page[JobStatus]:
-        """At most `size` jobs of a batch, by id, after the job `after`; only those in one of `states`."""
+        """At most `size` jobs of a batch, by id, after the job `after`; only those in one of `states`.
+
+        >>> [status.name for status in client.page_of_jobs(1, after=1).rows]
+        ['fail']
+        """
         return finish(self._calls.page_of_jobs(batch_id, after, size, query, states))
 
     def watch_events(self, after_seq: int, batch_id: int | None = None) -> Iterator[Events]:
         """What happens to my batches, or to one of them, after `after_seq` (see `Page`); never ends.
 
         Comes as it is committed, and every few seconds when nothing does.
+
+        >>> first = next(client.watch_events(0, batch_id=1))
+        >>> first.events[0].kind
+        'batch created'
         """
         return iterate(self._calls.watch_events(after_seq, batch_id))
 
     def watch_session(self) -> Iterator[Session]:
-        """Who I am to the service and what it is: now, when it changed, and every few seconds; never ends."""
+        """Who I am to the service and what it is: now, when it changed, and every few seconds; never ends.
+
+        >>> next(client.watch_session()).embedded
+        True
+        """
         return iterate(self._calls.watch_session())
 
     def watch_batches(
         self, query: str | None = None, *, first: int = 0, n: int = 50, anchor: int = 0
     ) -> Window[BatchesView]:
-        """A window of my batches, newest first: those that match `query`, see `Batch.jobs`."""
+        """A window of my batches, newest first: those that match `query`, see `Batch.jobs`.
+
+        >>> with client.watch_batches(n=1, anchor=1) as window:
+        ...     view = next(iter(window))
+        >>> [status.name for status in view.rows]
+        ['hello']
+        """
         window = Window(self._calls.window_of_batches(), of_batches=True)
         window.show(query=query, first=first, n=n, anchor=anchor)
         return window
@@ -148,7 +200,13 @@ class Client(AnyClient):
     def watch_jobs(
         self, batch_id: int, query: str | None = None, *, first: int = 0, n: int = 50
     ) -> Window[JobsView]:
-        """A window of a batch's jobs, by id: those that match `query`, see `Batch.jobs`."""
+        """A window of a batch's jobs, by id: those that match `query`, see `Batch.jobs`.
+
+        >>> with client.watch_jobs(1, 'state:failure') as window:
+        ...     view = next(iter(window))
+        >>> [status.name for status in view.rows], view.batch.state
+        (['fail'], 'failure')
+        """
         window = Window(self._calls.window_of_jobs(batch_id), of_batches=False)
         window.show(query=query, first=first, n=n)
         return window

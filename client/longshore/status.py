@@ -49,7 +49,11 @@ class Record(Mapping[str, Any]):
         return tuple(self.__dataclass_fields__)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, numbers and strings, ready for JSON; times in ISO 8601."""
+        """Plain dicts, lists, numbers and strings, ready for JSON; times in ISO 8601.
+
+        >>> batch.status().as_dict()['attributes']
+        {'name': 'hello', 'stage': 'first'}
+        """
         return {key: _plain(self[key]) for key in self}
 
 
@@ -75,7 +79,11 @@ class _Priced(Record):
 
     @property
     def cost(self) -> Decimal:
-        """Dollars, exact."""
+        """Dollars, exact.
+
+        >>> batch.status().cost > 0
+        True
+        """
         return Decimal(self.cost_nanousd).scaleb(-9)
 
     def _keys(self) -> tuple[str, ...]:
@@ -178,11 +186,20 @@ class JobStatus(_Priced):
 
     @property
     def complete(self) -> bool:
+        """It stays in its state.
+
+        >>> job.status().complete
+        True
+        """
         return self.state in COMPLETE_JOB_STATES
 
     @property
     def containers(self) -> Mapping[str, ContainerStatus]:
-        """Those of the latest attempt, by name."""
+        """Those of the latest attempt, by name.
+
+        >>> job.status().containers['main'].exit_code
+        0
+        """
         return self.attempts[-1].containers if self.attempts else _NONE
 
     def _keys(self) -> tuple[str, ...]:
@@ -221,6 +238,11 @@ class BatchStatus(_Priced):
 
     @property
     def name(self) -> str:
+        """The attribute of that name, or ``''``.
+
+        >>> batch.status().name
+        'hello'
+        """
         return self.attributes.get("name", "")
 
     def _keys(self) -> tuple[str, ...]:

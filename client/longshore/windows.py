@@ -37,6 +37,12 @@ class AnyWindow(Generic[View]):
         """Move the window, or filter; what is None stays. The next whole view answers it.
 
         `anchor`, of a list of batches: positions count from the batch of this id; 0 is the newest now.
+
+        >>> window = client.watch_jobs(1)
+        >>> window.show(first=1, n=1)
+        >>> [status.name for status in next(iter(window)).rows]
+        ['fail']
+        >>> window.close()
         """
         if anchor is not None and not self._of_batches:
             raise UsageError(f"a list of jobs has no anchor: {anchor!r}")
@@ -45,7 +51,13 @@ class AnyWindow(Generic[View]):
         self._asking.ask(query=query, first=first, n=n, anchor_batch_id=anchor)
 
     def close(self) -> None:
-        """End it: iterating over it ends. May be called again."""
+        """End it: iterating over it ends. May be called again.
+
+        >>> window = client.watch_batches()
+        >>> window.close()
+        >>> list(window)
+        []
+        """
         self._asking.close()
 
 

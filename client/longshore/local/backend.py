@@ -109,7 +109,12 @@ class LocalBackend:
         self._link_inputs = check_bool("link_inputs", link_inputs)
 
     def close(self) -> None:
-        """Nothing is held between runs; here so that it can stand where a BatchBackend stands."""
+        """Nothing is held between runs; here so that it can stand where a BatchBackend stands.
+
+        >>> with LocalBackend(cores=2) as backend:
+        ...     backend
+        <LocalBackend of 2 cores>
+        """
 
     def __enter__(self) -> Self:
         return self

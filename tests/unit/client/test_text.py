@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
+import inspect
 from typing import get_type_hints
 
 import longshore
@@ -12,14 +11,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from longshore.errors import BatchError, error_of_code
 from longshore.terminal import clean
+from longshore.windows import Window
 
 
-@pytest.mark.parametrize(
-    "module", ["checks", "compile", "pipeline", "resource", "status", "terminal", "units"]
-)
-def test_the_examples_in_the_documentation_run(module: str) -> None:
-    result = doctest.testmod(importlib.import_module(f"longshore.{module}"))
-    assert result.attempted and not result.failed
+def public_methods() -> dict[str, object]:
+    """All methods that this package's users see, by name; not those that Python calls by itself."""
+    kinds = {getattr(longshore, name) for name in dir(longshore) if not name.startswith("_")}
+    return {
+        f"{kind.__name__}.{name}": method
+        for kind in kinds | {Window}
+        if inspect.isclass(kind)
+        for name, method in inspect.getmembers(kind)
+        if not name.startswith("_")
+        and (inspect.isfunction(method) or isinstance(method, property))
+        and getattr(method, "fget", method).__module__.startswith("longshore.")
+    }
+
+
+def test_every_public_method_says_what_it_does_and_shows_it() -> None:
+    """They are run as doctests (see tests/documented.py); the async ones name those that they are like."""
+    silent = [name for name, method in public_methods().items() if not method.__doc__]
+    assert not silent
+    shown = {name for name, method in public_methods().items() if ">>> " in (method.__doc__ or "")}
+    assert not {
+        name for name in public_methods() if name not in shown and name.removeprefix("Async") not in shown
+    }
 
 
 def test_the_package_has_all_its_names_and_no_others() -> None:
