@@ -1,11 +1,12 @@
-"""The same program gives the same files and the same ends of jobs, whichever service it finds.
+"""The same program gives the same files and the same ends of jobs, wherever it runs.
 
 Three services: embedded with Docker, embedded with plain processes, and a controller with Postgres, a store
-folder and a worker with Docker.
+folder and a worker with Docker. And no service: a LocalBackend, in the user's shell and in Docker.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -14,16 +15,19 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import longshore as hp
 import postgres
 import pytest
 from command_line import run_in_process
+from e2e.pipelines import DEFAULTS, PIPELINES
 from embedded import EXAMPLES, running
 from faults.cluster import Cluster
 from faults.cluster import running as running_cluster
+from longshore_workerd.images import TASK_IMAGE
 
 pytestmark = pytest.mark.docker
 
@@ -61,8 +65,39 @@ class Place:
         outputs.mkdir()
         program = shutil.copytree(script.parent, self.folder / "program") / script.name
         arguments = [str(outputs)] if script.parent == EXAMPLES else [str(inputs), str(outputs)]
+        jobs = self._jobs_of(str(program), *arguments)
+        assert not any(self.scratch.iterdir()), "intermediate files are removed in the end"
+        return tree(outputs), [self._compared(job) for job in jobs]
+
+    def build(self, name: str) -> hp.Pipeline:
+        """One of the small pipelines."""
+        p = hp.Pipeline(backend=self._backend(), name=name, **DEFAULTS)  # type: ignore[arg-type]
+        outputs = self.folder / "out" / name
+        outputs.mkdir(parents=True)
+        PIPELINES[name](p, self.folder / "in", outputs)
+        return p
+
+    def end(self, name: str, batch: hp.Batch | None) -> tuple[str, Tree, list[dict[str, Any]]]:
+        """What became of it: the batch's state, the files, the jobs."""
+        assert batch is not None
+        status = batch.wait(timeout=120, check=False)
+        jobs = [self._compared(job.last_status.as_dict()) for job in batch.jobs() if job.last_status]
+        return status.state, tree(self.folder / "out" / name), jobs
+
+    def _backend(self) -> hp.BatchBackend | hp.LocalBackend:
+        service = json.loads((Path(self.environ["LONGSHORE_HOME"]) / "service.json").read_text())
+        return hp.BatchBackend("test", endpoint=service["endpoint"], token=service["token"])
+
+    def _jobs_of(self, *program: str) -> list[dict[str, Any]]:
+        self._execute(*program)
+        listed = run_in_process("jobs", "last", "-o", "json", environ=self.environ)
+        assert listed.code == 0, listed.err
+        jobs: list[dict[str, Any]] = listed.document["jobs"]
+        return jobs
+
+    def _execute(self, *program: str) -> None:
         done = subprocess.run(
-            [sys.executable, str(program), *arguments],
+            [sys.executable, *program],
             cwd=self.folder,
             env=self.environ,
             stdin=subprocess.DEVNULL,
@@ -72,13 +107,32 @@ class Place:
             check=False,
         )
         assert done.returncode == 0, f"{self.name}: {done.stdout.decode()}{self.said()}"
-        listed = run_in_process("jobs", "last", "-o", "json", environ=self.environ)
-        assert listed.code == 0, listed.err
-        assert not any(self.scratch.iterdir()), "intermediate files are removed in the end"
-        here = str(self.folder)
-        return tree(outputs), [
-            {key: _without(here, job[key]) for key in COMPARED} for job in listed.document["jobs"]
-        ]
+
+    def _compared(self, job: dict[str, Any]) -> dict[str, Any]:
+        return {key: _without(str(self.folder), job[key]) for key in COMPARED}
+
+
+@dataclass(frozen=True)
+class Here(Place):
+    """No service at all: a LocalBackend."""
+
+    image: str = ""
+    """Of all tasks; without one they run in a shell."""
+
+    def build(self, name: str) -> hp.Pipeline:
+        p = super().build(name)
+        for task in p.select_tasks("") if self.image else ():
+            task.image(self.image)
+        return p
+
+    def _backend(self) -> hp.LocalBackend:
+        return hp.LocalBackend(self.scratch, cores=4)
+
+    def _jobs_of(self, *program: str) -> list[dict[str, Any]]:
+        noted = self.folder / "jobs.json"
+        self._execute(str(Path(__file__).with_name("locally.py")), str(noted), self.image, *program)
+        jobs: list[dict[str, Any]] = json.loads(noted.read_text())
+        return jobs
 
 
 def _without(folder: str, value: Any) -> Any:
@@ -140,7 +194,16 @@ def services(
             }
             return Place("controller, Postgres, Docker", environ, store, store / "tmp", cluster.said)
 
-        yield [embedded("docker"), embedded("process"), shared()]
+        def here(image: str) -> Here:
+            folder = tmp_path_factory.mktemp("here")
+            scratch = folder / "scratch"
+            environ = {
+                **{name: value for name, value in os.environ.items() if not name.startswith("LONGSHORE_")},
+                "TMPDIR": str(scratch),
+            }
+            return Here(f"here, {image or 'no image'}", environ, folder, scratch, lambda: "", image)
+
+        yield [embedded("docker"), embedded("process"), shared(), here(""), here(TASK_IMAGE)]
 
 
 @pytest.fixture
@@ -151,7 +214,7 @@ def places(services: list[Place], request: pytest.FixtureRequest) -> list[Place]
         folder = place.folder / request.node.name
         folder.mkdir()
         place.scratch.mkdir(exist_ok=True)
-        fresh.append(Place(place.name, place.environ, folder, place.scratch, place.said))
+        fresh.append(replace(place, folder=folder))
     return fresh
 
 
@@ -244,8 +307,32 @@ def test_commands_mean_the_same_wherever_they_run(places: list[Place]) -> None:
     assert count.split()[0] == "1000"
 
 
+def test_every_row_of_the_pipelines_contract_means_the_same_wherever_it_runs(places: list[Place]) -> None:
+    compared = [place for place in places if "Postgres" not in place.name]  # Its difference is elsewhere.
+    for place in compared:
+        make_inputs(place.folder / "in")
+    running = {
+        name: [place.build(name).run(wait=False, disable_progress_bar=True) for place in compared]
+        for name in PIPELINES
+    }
+    for name, batches in running.items():
+        first, *others = (place.end(name, batch) for place, batch in zip(compared, batches, strict=True))
+        for place, other in zip(compared[1:], others, strict=True):
+            assert other == first, f"{name} at {place.name}"
+        assert first[0] == ENDS.get(name, "success"), name
+
+
+ENDS = {
+    "commands_run_in_one_bash_to_the_first_that_fails": "failure",
+    "every_setter_is_heeded": "failure",
+    "what_is_missing_is_named": "failure",
+}
+"""Of the batches that do not succeed."""
+
+
 def same_everywhere(places: list[Place], script: Path) -> tuple[Tree, list[dict[str, Any]]]:
     """What the script gives at each service, which is the same."""
+    places = [place for place in places if TASK_IMAGE not in place.name]  # The rows are enough for it.
     with ThreadPoolExecutor() as threads:
         (files, jobs), *others = threads.map(lambda place: place.run(script), places)
     for place, (other_files, other_jobs) in zip(places[1:], others, strict=True):
