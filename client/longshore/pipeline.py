@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, overload
 
 from .checks import (
     ROOT,
@@ -36,6 +36,7 @@ from .units import Amount, parse_bytes, parse_cpu, parse_seconds
 
 if TYPE_CHECKING:
     from .handles import Batch
+    from .progress import ProgressKind
 
 
 class Backend(Protocol):
@@ -486,6 +487,23 @@ class Pipeline(Mentionable):
         except re.error as error:
             raise UsageError(f"select_tasks({pattern!r}): not a regular expression: {error}") from None
         return [task for task in self._tasks if compiled.match(task.name)]
+
+    @overload
+    def run(
+        self,
+        dry_run: Literal[False] = False,
+        verbose: bool = False,
+        delete_scratch_on_exit: bool = True,
+        *,
+        wait: bool = True,
+        open: bool = False,
+        progress: ProgressKind = "auto",
+        disable_progress_bar: bool = False,
+        check: bool = True,
+    ) -> Batch: ...
+
+    @overload
+    def run(self, dry_run: bool, verbose: bool = False, **backend_options: Any) -> Batch | None: ...
 
     def run(
         self,

@@ -13,9 +13,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 Row = TypeVar("Row")
+
+BatchState = Literal["open", "running", "success", "failure", "cancelled", "unknown"]
+JobState = Literal["Pending", "Ready", "Running", "Success", "Failure", "Error", "Cancelled", "Unknown"]
+"""What this client does not know, since the service is newer, is ``unknown``."""
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
@@ -164,7 +168,7 @@ class JobStatus(_Priced):
     batch_id: int
     job_id: int
     name: str
-    state: str
+    state: JobState
     reason: str
     """Why it is in this state, when the state does not say it all."""
     exit_code: int | None
@@ -213,7 +217,7 @@ class BatchStatus(_Priced):
     id: int
     billing_project: str
     user: str
-    state: str
+    state: BatchState
     complete: bool
     """Every job is complete; a batch can be ``failure`` or ``cancelled`` before that."""
     closed: bool

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
+from typing import cast
 
 from longshore_api.v1 import auth_service_pb2, batch_service_pb2, event_pb2, types_pb2
 
 from .status import (
     AttemptStatus,
     BatchesView,
+    BatchState,
     BatchStatus,
     ContainerStatus,
     Event,
     Events,
     JobSpec,
+    JobState,
     JobStatus,
     JobsView,
     LogChunk,
@@ -35,8 +38,8 @@ def _words(enum: type, prefix: str, *, title: bool = False) -> dict[int, str]:
     return {number: word.capitalize() if title else word for number, word in words.items()}
 
 
-_JOB_STATES = _words(types_pb2.JobState, "JOB_STATE_", title=True)
-_BATCH_STATES = _words(types_pb2.BatchState, "BATCH_STATE_")
+_JOB_STATES = cast("dict[int, JobState]", _words(types_pb2.JobState, "JOB_STATE_", title=True))
+_BATCH_STATES = cast("dict[int, BatchState]", _words(types_pb2.BatchState, "BATCH_STATE_"))
 _ATTEMPT_STATES = _words(types_pb2.AttemptState, "ATTEMPT_STATE_")
 _END_REASONS = _words(types_pb2.EndReason, "END_REASON_")
 _ERROR_KINDS = _words(types_pb2.ErrorKind, "ERROR_KIND_")

@@ -43,3 +43,7 @@ def test_a_wheel_holds_the_stubs_of_every_proto_and_their_types(wheel: set[str])
     protos = [path.relative_to(ROOT / "proto").with_suffix("") for path in (ROOT / "proto").rglob("*.proto")]
     endings = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi")
     assert not {f"{proto}{ending}" for proto in protos for ending in endings} - wheel
+
+
+def test_a_wheel_says_that_the_client_is_typed(wheel: set[str]) -> None:
+    assert "longshore/py.typed" in wheel

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ..status import ContainerStatus, JobSpec
+from ..status import ContainerStatus, JobSpec, JobState
 from ..units import BYTES_PER_CORE, reserved_mcpu
 from .files import Interrupted, IoFolder, remove_tree
 from .process import Bell, CannotStart, Ended, Limits, at_home, run_process
@@ -65,7 +65,7 @@ class Surroundings:
 class Outcome:
     """What an attempt means for its job."""
 
-    state: str
+    state: JobState
     exit_code: int | None
     reason: str
     main_ms: int
@@ -197,7 +197,7 @@ class Attempt:
         )
         return errors
 
-    def _run_main(self) -> tuple[str, int | None, str]:
+    def _run_main(self) -> tuple[JobState, int | None, str]:
         """State, exit code and reason of the command."""
         started_ms: int | None = None
         try:
@@ -280,7 +280,7 @@ class Attempt:
             log_bytes=log_bytes,
         )
 
-    def _outcome(self, state: str, exit_code: int | None, reason: str) -> Outcome:
+    def _outcome(self, state: JobState, exit_code: int | None, reason: str) -> Outcome:
         return Outcome(state, exit_code, reason, self._main_ms, MappingProxyType(self._containers))
 
     def _now_ms(self) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..units import reserved_mcpu
 
 if TYPE_CHECKING:
-    from ..status import JobSpec
+    from ..status import BatchState, JobSpec, JobState
 
 _STATES = ("Pending", "Ready", "Running", "Success", "Failure", "Error", "Cancelled")
 
@@ -32,7 +32,7 @@ class Schedule:
         self._jobs = jobs
         self._sizes = [min(mcpu, reserved_mcpu(job.cpu_mcpu, job.memory_bytes)) for job in jobs]
         self._free_mcpu = mcpu
-        self._states = ["Pending"] * len(jobs)
+        self._states: list[JobState] = ["Pending"] * len(jobs)
         self._reasons = [""] * len(jobs)
         self._waiting = [len(job.parents) for job in jobs]
         self._doomed = bytearray(len(jobs))
@@ -59,14 +59,14 @@ class Schedule:
         """Every job is in a final state."""
         return not (self.counts["Pending"] or self.counts["Ready"] or self.counts["Running"])
 
-    def state(self, job_id: int) -> str:
+    def state(self, job_id: int) -> JobState:
         return self._states[job_id - 1]
 
     def reason(self, job_id: int) -> str:
         """Why it was cancelled; ``''`` if it was not."""
         return self._reasons[job_id - 1]
 
-    def batch_state(self) -> str:
+    def batch_state(self) -> BatchState:
         """Derived, as the service derives it."""
         n = self.counts
         if n["Failure"] or n["Error"]:
@@ -91,7 +91,7 @@ class Schedule:
         self._move(job_id, "Running")
         return job_id
 
-    def ended(self, job_id: int, state: str) -> str:
+    def ended(self, job_id: int, state: JobState) -> JobState:
         """An attempt ended like this; the state of its job then: Ready if it is to be tried again."""
         job = self._jobs[job_id - 1]
         self._free_mcpu += self._sizes[job_id - 1]
@@ -152,7 +152,7 @@ class Schedule:
         self._move(job_id, "Ready")
         heapq.heappush(self._ready, (not self._jobs[job_id - 1].always_run, job_id))
 
-    def _move(self, job_id: int, state: str) -> None:
+    def _move(self, job_id: int, state: JobState) -> None:
         self.counts[self._states[job_id - 1]] -= 1
         self.counts[state] += 1
         self._states[job_id - 1] = state

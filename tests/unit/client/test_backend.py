@@ -182,11 +182,11 @@ def test_an_unknown_option_is_refused_with_what_was_meant(
 ) -> None:
     p = hp.Pipeline(backend=backend)
     with pytest.raises(hp.WrongType, match="no option 'wiat'.*\n.*did you mean `wait`"):
-        p.run(wiat=True)
+        p.run(wiat=True)  # type: ignore[call-overload]
     with pytest.raises(hp.WrongType, match="it has check, disable_progress_bar, open, progress, wait"):
-        p.run(xyzzy=True)
+        p.run(xyzzy=True)  # type: ignore[call-overload]
     with pytest.raises(hp.WrongType, match="wait"):
-        p.run(wait="yes")
+        p.run(wait="yes")  # type: ignore[call-overload]
     with pytest.raises(hp.UsageError, match="progress='loud' is not one of 'auto', 'tty', 'plain'"):
         p.run(progress="loud")
     assert not service.batches

@@ -48,8 +48,7 @@ def backend(tmp_dir: Path) -> hp.LocalBackend:
 
 
 def run(pipeline: hp.Pipeline, **options: Any) -> hp.Batch:
-    batch = pipeline.run(**{"disable_progress_bar": True, "check": False, **options})
-    assert batch is not None
+    batch: hp.Batch = pipeline.run(**{"disable_progress_bar": True, "check": False, **options})
     return batch
 
 
@@ -509,9 +508,9 @@ def test_it_refuses_what_cannot_be_before_anything_runs(
     p = hp.Pipeline(backend=backend)
     p.new_task(name="first").command(f"touch {here.parent}/ran")
     with pytest.raises(hp.WrongType, match="no option 'wiat'.*\n.*did you mean `wait`"):
-        p.run(wiat=True)
+        p.run(wiat=True)  # type: ignore[call-overload]
     with pytest.raises(hp.WrongType, match="check"):
-        p.run(check="yes")
+        p.run(check="yes")  # type: ignore[call-overload]
     p.new_task(name="align").command(f"cat {p.read_input('gs://bucket/a.txt')}")
     with pytest.raises(hp.UsageError, match=r"job 'align' needs 'gs://bucket/a.txt'.*\(gs://\) yet"):
         p.run()
@@ -520,7 +519,7 @@ def test_it_refuses_what_cannot_be_before_anything_runs(
         hp.Pipeline(backend=hp.LocalBackend(tmp_path / "file")).run()
     for bad in ({"cores": 0}, {"cores": "many"}, {"link_inputs": 1}, {"tmp_dir": 3}):
         with pytest.raises(hp.UsageError):
-            hp.LocalBackend(**bad)  # type: ignore[arg-type]
+            hp.LocalBackend(**bad)
     assert not (here.parent / "ran").exists()
 
 

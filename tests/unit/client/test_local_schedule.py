@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from longshore import JobSpec
 from longshore.local.schedule import AT_ONCE, Schedule
+from longshore.status import JobState
 from longshore_controller.core.model import BatchState
 from world import Job, World
 
@@ -140,7 +141,7 @@ def test_a_chain_of_100_000_jobs_is_cancelled_without_recursion() -> None:
 
 
 @pytest.mark.parametrize("state", ["Failure", "Error"])
-def test_only_failures_of_its_own_are_tried_again_and_not_in_a_cancelled_batch(state: str) -> None:
+def test_only_failures_of_its_own_are_tried_again_and_not_in_a_cancelled_batch(state: JobState) -> None:
     s = schedule(Job(retries=1), Job(retries=9), mcpu=2000)
     assert take_all(s) == [1, 2]
     assert s.ended(1, state) == "Ready" and take_all(s) == [1]
