@@ -14,7 +14,7 @@ from .handles import AnyBatch, AnyJob, AnyLog, Batch
 from .progress import number_of_jobs
 from .status import BatchStatus, JobStatus, Record
 from .steps import finish
-from .terminal import clean
+from .terminal import clean, one_line
 
 _LOOKED_AT = 1000
 """Failed jobs, in all; and of these, those whose log is read for its last line."""
@@ -28,6 +28,8 @@ _LOG_S = 5.0
 """How long to wait for the end of a log that is still on its way from its worker."""
 
 _VARIABLE = re.compile(r"0x[0-9a-f]+|\b(?=[a-f]*[0-9])[0-9a-f]{8,}\b|[0-9]+(?:[.,][0-9]+)*", re.IGNORECASE)
+
+_Manner = tuple[str, int | None, str]
 
 _BY_EXIT_CODE = {
     126: "a program in the command cannot be executed: is it a script without its x bit?",
@@ -91,7 +93,7 @@ class FirstFailures:
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
-        self._known: set[tuple[str, str]] = set()
+        self._known: set[tuple[_Manner, str]] = set()
         self._seen: set[int] = set()
         self._n_failed = 0
         self._looked_at = -_NEWS_EVERY_S
@@ -118,20 +120,21 @@ class FirstFailures:
             if len(self._seen) >= _LOGS_READ:
                 break
             self._seen.add(job.id)
-            how = how_it_ended(listed)
+            line = ""
             if listed.state == "Failure":
                 last = finish(_tail(job, "main", 1, 0.0)) or [""]
-                how += f": {clean(last[-1])[:_LINE_LENGTH]}" if last[-1] else ""
-            if (listed.state, signature(how)) not in self._known:
-                self._known.add((listed.state, signature(how)))
-                name = f" {clean(listed.name)}" if listed.name else ""
+                line = clean(last[-1])[:_LINE_LENGTH]
+            if (manner := (_manner(listed), signature(line))) not in self._known:
+                self._known.add(manner)
+                name = f" {one_line(listed.name)}" if listed.name else ""
+                how = how_it_ended(listed) + (f": {line}" if line else "")
                 lines.append(f"job {job.id}{name} is {listed.state}: {how}")
         return lines
 
 
 async def failure_of(batch: AnyBatch, status: BatchStatus) -> BatchFailedError:
     """As `batch_failed`, for either kind of batch."""
-    title = f"batch {status.id}" + (f" '{clean(status.name)}'" if status.name else "")
+    title = f"batch {status.id}" + (f" '{one_line(status.name)}'" if status.name else "")
     if status.state == "cancelled":
         by = f" by {clean(status.cancelled_by)}" if status.cancelled_by else ""
         why = f": {clean(status.cancel_reason)}" if status.cancel_reason else ""
@@ -165,7 +168,7 @@ def in_words(failures: Failures) -> list[str]:
             what += " (logs not read)"
         elif group.last_line:
             what += f": {group.last_line}"
-        example = f"e.g. job {group.job.job_id} {clean(group.job.name)}".rstrip()
+        example = f"e.g. job {group.job.job_id} {one_line(group.job.name)}".rstrip()
         lines.append(f"  {group.n:>5,}×  {group.state:<7}  {what}    {example}")
         if group.hint:
             lines.append(f"            hint: {group.hint}")
@@ -184,9 +187,14 @@ def how_it_ended(job: JobStatus) -> str:
 
     Equal for jobs that failed in the same way.
     """
-    reason = clean(job.reason)
+    reason = one_line(job.reason)
     code = "" if job.exit_code is None else f"exit code {job.exit_code}"
     return ", ".join(filter(None, (reason, code))) or job.state
+
+
+def _manner(job: JobStatus) -> _Manner:
+    """What is the same of jobs that ended in the same way, but for their logs."""
+    return job.state, job.exit_code, signature(job.reason)
 
 
 def signature(line: str) -> str:
@@ -200,7 +208,7 @@ def signature(line: str) -> str:
 
 async def _find(batch: AnyBatch, status: BatchStatus) -> Failures:
     until = time.monotonic() + _LOGS_S
-    groups: dict[tuple[str, str, str | None], list[JobStatus]] = {}
+    groups: dict[tuple[_Manner, str | None], list[JobStatus]] = {}
     last_lines: dict[int, str] = {}
     n = n_read = 0
     async with aclosing(batch._calls.jobs(batch.id, None, ("Failure", "Error"))) as jobs:
@@ -210,7 +218,7 @@ async def _find(batch: AnyBatch, status: BatchStatus) -> Failures:
                 n_read += 1
                 tail = await _tail(AnyJob(batch, job.job_id), "main", 1, until)
                 line = last_lines[job.job_id] = clean("".join(tail or ()))[:_LINE_LENGTH]
-            key = job.state, signature(how_it_ended(job)), None if line is None else signature(line)
+            key = _manner(job), None if line is None else signature(line)
             groups.setdefault(key, []).append(job)
             n += 1
             if n == _LOOKED_AT:

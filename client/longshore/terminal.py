@@ -19,3 +19,12 @@ def clean(text: str) -> str:
     '\\x1b[2Jgone'
     """
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(text: str) -> str:
+    r"""Cleaned, with line ends and tabs spelled too: what is to be one line stays one.
+
+    >>> one_line('a\tb')
+    'a\\tb'
+    """
+    return clean(text).replace("\n", "\\n").replace("\t", "\\t")

@@ -20,8 +20,8 @@ from typing import Any, Generic, TypeVar
 import click
 
 from ..status import Record
-from ..terminal import clean
-from .output import Column, Look, cells_of, one_line, write_table
+from ..terminal import clean, one_line
+from .output import Column, Look, cells_of, write_table
 
 T = TypeVar("T", bound=Record)
 Decorated = Callable[..., Any]
@@ -86,7 +86,7 @@ def write_list(listing: Listing[T], records: Iterable[T], output: str, columns: 
     """
     shown = _chosen(listing, output, columns)
     if output in ("table", "wide"):
-        return write_table(shown, records, Look.of(sys.stdout))
+        return write_table(shown, records, Look.of(sys.stdout), whole=output == "wide" or bool(columns))
     rest = iter(records)
     first = list(islice(rest, 1))  # Before anything is written: what cannot be read leaves no half document.
     written = _Counted(chain(first, rest))

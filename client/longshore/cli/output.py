@@ -17,7 +17,7 @@ from typing import Generic, TextIO, TypeVar
 
 import click
 
-from ..terminal import clean
+from ..terminal import clean, one_line
 
 T = TypeVar("T")
 
@@ -93,8 +93,11 @@ class Column(Generic[T]):
     """Is shown only to who asks for it."""
 
 
-def write_table(columns: Sequence[Column[T]], rows: Iterable[T], look: Look) -> int:
-    """Write the rows under their titles to stdout, a page at a time; how many there were."""
+def write_table(columns: Sequence[Column[T]], rows: Iterable[T], look: Look, *, whole: bool = False) -> int:
+    """Write the rows under their titles to stdout, a page at a time; how many there were.
+
+    On a terminal that is too narrow the last columns are left out, unless it is to be `whole`.
+    """
     remaining = iter(rows)
     widths = [_width(column.title) for column in columns]
     n = 0
@@ -103,22 +106,16 @@ def write_table(columns: Sequence[Column[T]], rows: Iterable[T], look: Look) -> 
             widths = [max(width, _width(cell.text)) for width, cell in zip(widths, cells, strict=True)]
         if look.tty:
             widths = _fitted(columns, widths, look.width)
+            while not whole and len(widths) > 1 and _line_width(widths) > look.width:
+                widths = _fitted(columns, widths[:-1], look.width)
+            columns = columns[: len(widths)]
         lines = [[Cell(column.title, "bright_black") for column in columns], *page] if n == 0 else page
         for cells in lines:
-            click.echo(_line(columns, cells, widths, look), color=True)
+            click.echo(_line(columns, cells[: len(columns)], widths, look), color=True)
         n += len(page)
         if not page:
             break
     return n
-
-
-def one_line(text: str) -> str:
-    """Cleaned, with line ends and tabs spelled too.
-
-    >>> one_line('a\\tb')
-    'a\\\\tb'
-    """
-    return clean(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _cells(columns: Sequence[Column[T]], row: T, look: Look) -> list[Cell]:
@@ -144,14 +141,18 @@ def _line(columns: Sequence[Column[T]], cells: list[Cell], widths: list[int], lo
 def _fitted(columns: Sequence[Column[T]], widths: list[int], available: int) -> list[int]:
     """Narrower where a column gives way, the widest first, until the line fits or nothing gives."""
     widths = list(widths)
-    givers = [i for i, column in enumerate(columns) if column.gives_way]
-    while (over := sum(widths) + 2 * (len(widths) - 1) - available) > 0:
+    givers = [i for i in range(len(widths)) if columns[i].gives_way]
+    while (over := _line_width(widths) - available) > 0:
         widest = max(givers, key=lambda i: widths[i], default=None)
         if widest is None or widths[widest] <= _NARROWEST:
             break
         others = max((widths[i] for i in givers if i != widest), default=0)
         widths[widest] = max(_NARROWEST, min(widths[widest] - 1, max(others, widths[widest] - over)))
     return widths
+
+
+def _line_width(widths: Sequence[int]) -> int:
+    return sum(widths) + 2 * (len(widths) - 1)
 
 
 def _cut(text: str, width: int, look: Look) -> str:

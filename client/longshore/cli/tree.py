@@ -14,10 +14,11 @@ import click
 
 from ..handles import Batch
 from ..status import JobStatus, Record
+from ..terminal import one_line
 from . import words
 from .connection import connect
 from .formats import output_option, write_one
-from .output import Look, hint, one_line, say
+from .output import Look, hint, say
 from .targets import Target, TargetType, find_batch
 
 _SMALL = 100

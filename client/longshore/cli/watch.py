@@ -16,11 +16,12 @@ from ..failures import batch_failed, how_it_ended
 from ..handles import Batch
 from ..progress import choose_progress, counts, follow
 from ..status import BatchStatus, JobStatus
+from ..terminal import one_line
 from . import recent, words
 from .connection import PATIENT_S, connect
 from .exits import INTERRUPTED
 from .following import exit_code, if_failed_option, say_detached, timeout_option
-from .output import Look, one_line, say
+from .output import Look, say
 from .targets import Target, TargetType, find_batch
 
 if TYPE_CHECKING:

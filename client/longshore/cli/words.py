@@ -23,6 +23,8 @@ _STATES = {  # symbol, in ASCII, colour
     "error": ("!", "!", "magenta"),
     "cancelled": ("⊘", "-", "bright_black"),
 }
+_UNKNOWN = ("?", "?", "bright_black")
+"""Of a newer service."""
 
 
 def state(word: str, look: Look, *, unfinished: bool = False) -> Cell:
@@ -30,7 +32,7 @@ def state(word: str, look: Look, *, unfinished: bool = False) -> Cell:
 
     `unfinished`: that a batch has this state while jobs of it still run.
     """
-    symbol, in_ascii, colour = _STATES[word.lower()]
+    symbol, in_ascii, colour = _STATES.get(word.lower(), _UNKNOWN)
     text = f"{word}, running" if unfinished and word != "running" else word
     if look.tty:
         text = f"{symbol if look.symbols else in_ascii} {text}"
@@ -38,7 +40,7 @@ def state(word: str, look: Look, *, unfinished: bool = False) -> Cell:
 
 
 def colour_of(word: str) -> str:
-    return _STATES[word.lower()][2]
+    return _STATES.get(word.lower(), _UNKNOWN)[2]
 
 
 def batch_state(status: BatchStatus, look: Look) -> Cell:

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from longshore.cli import words
 from longshore.cli.formats import json_text, plain
-from longshore.cli.output import Column, Look, one_line, write_table
+from longshore.cli.output import Column, Look, write_table
 from longshore.status import BatchStatus
+from longshore.terminal import one_line
 
 PLAIN = Look()
 SCREEN = Look(tty=True, colour=False, width=40, now=datetime(2026, 3, 1, 12, tzinfo=UTC))
@@ -113,6 +114,14 @@ def test_a_table_is_cut_to_the_screen_where_a_column_gives_way(capsys: pytest.Ca
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == " 1  " + "n" * 20 + "…  x"
     assert lines[2] == "22  short" + " " * 18 + "x"
+
+
+def test_columns_are_left_out_where_nothing_more_gives_way(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = [COLUMNS[0], Column[tuple[str, str]]("A", lambda row, _: "a" * 10), *COLUMNS[1:]]
+    write_table(columns, [("1", "n" * 80)], replace(SCREEN, width=16))
+    assert capsys.readouterr().out.splitlines() == ["ID  A", " 1  aaaaaaaaaa"]
+    write_table(columns, [("1", "n" * 80)], replace(SCREEN, width=16), whole=True)
+    assert "END" in capsys.readouterr().out
 
 
 def test_a_table_is_whole_when_no_screen_shows_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,14 +45,15 @@ def test_failures_are_grouped_by_what_is_the_same_in_them(
     submit(client, 6)
     for job_id in (1, 2, 3):
         service.finish(1, job_id, exit_code=1, log=f"begun\nKeyError: sample {job_id}\n".encode())
-    service.finish(1, 4, exit_code=3, log=b"no space\n")
+    service.finish(1, 4, exit_code=1, log=b"no space\n")
+    service.finish(1, 5, exit_code=3, log=b"no space\n")
     ran = run("failures", "1")
-    assert ran.lines[0] == "4 of 6 jobs failed:"
+    assert ran.lines[0] == "5 of 6 jobs failed:"
     groups = [line.split("×")[0].strip() for line in ran.lines if "×" in line]
-    assert groups == ["3", "1"] and "KeyError: sample" in ran.lines[1]
+    assert groups == ["3", "1", "1"] and "KeyError: sample" in ran.lines[1]
     rows = run("failures", "1", "-o", "json").document["failures"]
-    assert [(row["n"], row["job"]["exit_code"]) for row in rows] == [(3, 1), (1, 3)]
-    assert run("failures", "1", "-o", "id").lines == ["1/1", "1/4"]
+    assert [(row["n"], row["job"]["exit_code"]) for row in rows] == [(3, 1), (1, 1), (1, 3)]
+    assert run("failures", "1", "-o", "id").lines == ["1/1", "1/4", "1/5"]
 
 
 def test_no_failures_is_said(run: Run, client: Client) -> None:
