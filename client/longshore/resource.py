@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -26,14 +27,14 @@ _numbers = itertools.count(1)
 _owners: WeakValueDictionary[str, Mentionable] = WeakValueDictionary()
 
 
-class Mentionable:
+class Mentionable(ABC):
     """What can stand in a command as a token: files, groups, and by mistake tasks and pipelines."""
 
     __slots__ = ()
 
+    @abstractmethod
     def _described(self) -> str:
         """Kind and name for an error message."""
-        raise NotImplementedError
 
 
 class ResourceFile(str, Mentionable):
