@@ -100,15 +100,14 @@ class Controller:
         workers = config.workers
         limits = Limits(lease_ms=workers.lease_ms, grace_ms=workers.grace_ms)
         self.feed = Feed()
-        self.engine = Engine(
-            self.store, self.feed, limits, clock=SteadyClock(), new_id=lambda: secrets.token_hex(16)
-        )
+        clock = SteadyClock()
+        self.engine = Engine(self.store, self.feed, limits, clock=clock, new_id=lambda: secrets.token_hex(16))
         self.logs = Logs(Path(config.store.logs))
         bounds = Bounds(config.store.folder, workers.largest_mcpu)
         about = About(
             _version(), config.service.embedded, config.remote_tmpdir, tuple(config.service.notices)
         )
-        self._auth = AuthService(about, bounds)
+        self._auth = AuthService(about, bounds, clock.now_ms)
         self._batches = BatchService(
             self.store,
             self.engine,

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from longshore_api.v1 import (
     auth_service_pb2,
@@ -21,32 +20,29 @@ from longshore_api.v1 import (
     types_pb2,
 )
 
-from longshore_controller.core.events import BatchDeleted, Event, JobsReady
+from longshore_controller.core.events import Event
 from longshore_controller.core.model import Refusal, RefusalKind
+from longshore_controller.core.query import Query
 from longshore_controller.core.rows import AttemptRow, BatchRow
 from longshore_controller.engine import Engine
-from longshore_controller.feed import RESET, Committed, Feed, Following, Reset
+from longshore_controller.feed import RESET, Feed, Following
 from longshore_controller.interceptors import caller
 from longshore_controller.logs import LogId, LogReading, Logs
 from longshore_controller.store import JobView, Store
+from longshore_controller.views import ALIVE_EVERY_S, Views
+from longshore_controller.visible import MAX_ID, Visible, may_concern, read
 from longshore_controller.wire import records, submission
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 WATCH_EVERY_S = 0.1
 """Between two snapshots of a batch whose counters change; a new state is told at once."""
-ALIVE_EVERY_S = 5.0
-"""An empty message on a quiet stream of events."""
+LIST_S = 10.0
+"""For looking at names one by one before a list is answered."""
 LOG_PAGE = 500
 """Commits read at a time from the event log."""
 EVENTS_PER_MESSAGE = 10_000
 BUNCHES_PER_CALL = 2
 BUNCHES = 4
 """Staged at once; of one call, and of all. The database has a handful of connections."""
-
-_MAX_ID = 2**63 - 1
-"""Of what a database can look for."""
 
 Context = Any
 
@@ -63,14 +59,26 @@ class About:
 
 
 class AuthService(auth_service_pb2_grpc.AuthServiceServicer):
-    def __init__(self, about: About, bounds: submission.Bounds) -> None:
+    def __init__(self, about: About, bounds: submission.Bounds, now_ms: Callable[[], int]) -> None:
         self._about = about
         self._bounds = bounds
+        self._now_ms = now_ms
 
     async def GetSession(
         self, request: auth_service_pb2.GetSessionRequest, context: Context
     ) -> auth_service_pb2.Session:
         submission.check_fields(request)
+        return self._session()
+
+    async def WatchSession(
+        self, request: auth_service_pb2.GetSessionRequest, context: Context
+    ) -> AsyncIterator[auth_service_pb2.Session]:
+        submission.check_fields(request)
+        while True:
+            yield self._session()
+            await asyncio.sleep(ALIVE_EVERY_S)
+
+    def _session(self) -> auth_service_pb2.Session:
         return auth_service_pb2.Session(
             user=caller(),
             version=self._about.version,
@@ -80,6 +88,7 @@ class AuthService(auth_service_pb2_grpc.AuthServiceServicer):
             notices=self._about.notices,
             largest_worker_mcpu=self._bounds.largest_mcpu,
             default_image=self._about.default_image,
+            now_ms=self._now_ms(),
         )
 
 
@@ -102,6 +111,8 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         self._bounds = bounds
         self._makes_projects = makes_projects
         self._staging = asyncio.Semaphore(BUNCHES)
+        self._visible = Visible(store, engine)
+        self._views = Views(store, feed, self._visible)
 
     # -- changes -----------------------------------------------------------------------------------
 
@@ -109,7 +120,7 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         self, request: batch_service_pb2.CreateBatchRequest, context: Context
     ) -> batch_service_pb2.CreateBatchResponse:
         wanted = submission.create_batch(request, caller())
-        known = await _read(self._store.batch_of_request, wanted.user, wanted.request_id)
+        known = await read(self._store.batch_of_request, wanted.user, wanted.request_id)
         if known is None:
             await self._check_project(wanted.billing_project)
             batch_id = await self._engine.submit(lambda r, now: r.on_create(wanted, now))
@@ -132,7 +143,7 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         try:
             async for request in requests:
                 if request.batch_id not in visible:
-                    await self._batch(request.batch_id)
+                    await self._visible.batch(request.batch_id)
                     visible.add(request.batch_id)
                 if len(staging) >= BUNCHES_PER_CALL:
                     done, staging = await asyncio.wait(staging, return_when=asyncio.FIRST_COMPLETED)
@@ -152,9 +163,9 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
     ) -> batch_service_pb2.CloseBatchResponse:
         submission.check_fields(request)
         batch_id = request.batch_id
-        row = await self._batch(batch_id)
+        row = await self._visible.batch(batch_id)
         if row.closed_at_ms is None:
-            columns = await _read(self._store.columns, batch_id)
+            columns = await read(self._store.columns, batch_id)
             await self._engine.submit(lambda r, now: r.on_close(batch_id, columns, now))
         elif row.cancelled_at_ms == row.closed_at_ms and not row.n_jobs:
             raise Refusal(
@@ -168,7 +179,7 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
     ) -> batch_service_pb2.CancelBatchResponse:
         reason, user = submission.cancel_reason(request), caller()
         batch_id = request.batch_id
-        await self._batch(batch_id)
+        await self._visible.batch(batch_id)
         await self._engine.submit(lambda r, now: r.on_cancel(batch_id, user, reason, now))
         return batch_service_pb2.CancelBatchResponse()
 
@@ -177,7 +188,7 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
     ) -> batch_service_pb2.DeleteBatchResponse:
         submission.check_fields(request)
         batch_id, user = request.batch_id, caller()
-        row = await self._batch(batch_id, with_deleted=True)
+        row = await self._visible.batch(batch_id, with_deleted=True)
         if row.deleted_at_ms is None:
             await self._engine.submit(lambda r, now: r.on_delete(batch_id, user, row.user, now))
         return batch_service_pb2.DeleteBatchResponse()
@@ -186,15 +197,20 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
 
     async def GetBatch(self, request: batch_service_pb2.GetBatchRequest, context: Context) -> types_pb2.Batch:
         submission.check_fields(request)
-        return records.batch_message(await self._batch(request.batch_id))
+        return records.batch_message(await self._visible.batch(request.batch_id))
 
     async def ListBatches(
         self, request: batch_service_pb2.ListBatchesRequest, context: Context
     ) -> batch_service_pb2.ListBatchesResponse:
-        size = submission.page_size(request)
-        before = min(request.before_batch_id, _MAX_ID) or None
+        size, query = submission.page_size(request), submission.batches_query(request.query)
+        before = min(request.before_batch_id, MAX_ID) or None
         seq = self._engine.seq
-        rows = await _read(self._store.batches, caller(), before_id=before, limit=size + 1)
+        until = time.monotonic() + LIST_S
+        rows = await read(
+            self._store.batches_matching, caller(), query, before_id=before, limit=size + 1, until=until
+        )
+        if rows is None:
+            raise _too_long()
         return batch_service_pb2.ListBatchesResponse(
             batches=map(records.batch_message, rows[:size]), more=len(rows) > size, seq=seq
         )
@@ -202,21 +218,26 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
     async def GetJob(self, request: batch_service_pb2.GetJobRequest, context: Context) -> types_pb2.Job:
         submission.check_fields(request)
         key = request.batch_id, request.job_id
-        job = await self._job(*key)
-        specs = await _read(self._store.specs, [key])
-        attempts = await _read(self._store.attempts, *key)
+        job = await self._visible.job(*key)
+        specs = await read(self._store.specs, [key])
+        attempts = await read(self._store.attempts, *key)
         return records.whole_job_message(job, specs[key], attempts)
 
     async def ListJobs(
         self, request: batch_service_pb2.ListJobsRequest, context: Context
     ) -> batch_service_pb2.ListJobsResponse:
         size, states = submission.page_size(request), submission.job_states(request)
+        query = submission.jobs_query(request.query, states)
         after = min(request.after_job_id, submission.MAX_JOBS)
-        await self._batch(request.batch_id)
+        batch = await self._visible.batch(request.batch_id)
         seq = self._engine.seq
-        jobs = await _read(
-            self._store.jobs, request.batch_id, after_job_id=after, limit=size + 1, states=states
-        )
+        if query.asks_names:
+            jobs = await self._search(batch, query, after, size + 1)
+        else:
+            wanted = query.job_states if query.terms else ()
+            jobs = await read(
+                self._store.jobs, request.batch_id, after_job_id=after, limit=size + 1, states=wanted
+            )
         return batch_service_pb2.ListJobsResponse(
             jobs=map(records.job_message, jobs[:size]), more=len(jobs) > size, seq=seq
         )
@@ -230,7 +251,7 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         batch_id = request.batch_id
         with self._feed.follow(batch=batch_id) as following:
             sent: BatchRow | None = None
-            row = await self._batch_now(batch_id, following)
+            row = await self._visible.batch_now(batch_id, following)
             while True:
                 if row != sent:
                     yield records.batch_message(row)
@@ -238,11 +259,11 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
                 if row.completed_at_ms is not None:
                     return
                 news = await following.next()
-                row = await self._after(news, row, following)
+                row = await self._visible.after(news, row, following)
                 while row != sent and not _tell_at_once(row, sent):
                     if not (news := await following.next(max(0, sent_at + WATCH_EVERY_S - time.monotonic()))):
                         break
-                    row = await self._after(news, row, following)
+                    row = await self._visible.after(news, row, following)
 
     async def WatchEvents(
         self, request: batch_service_pb2.WatchEventsRequest, context: Context
@@ -250,7 +271,7 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         submission.check_fields(request)
         batch_id, user = request.batch_id, caller()
         if batch_id:
-            await self._batch(batch_id)
+            await self._visible.batch(batch_id)
         mine = _Mine(self._store, user, batch_id)
         with self._feed.follow(batch=batch_id) if batch_id else self._feed.follow(user=user) as following:
             seq, behind = request.after_seq, True
@@ -259,7 +280,7 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
                 yield batch_service_pb2.WatchEventsResponse(seq=seq)
             while True:
                 while behind:
-                    commits = await _read(self._store.events_after, min(seq, _MAX_ID), LOG_PAGE)
+                    commits = await read(self._store.events_after, min(seq, MAX_ID), LOG_PAGE)
                     if commits is None:
                         seq = self._engine.seq
                         yield batch_service_pb2.WatchEventsResponse(seq=seq, reset=True)
@@ -285,11 +306,27 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
                                 yield message
                             seq = committed.seq
 
+    def WatchBatches(
+        self, requests: AsyncIterator[batch_service_pb2.BatchesWindow], context: Context
+    ) -> AsyncIterator[batch_service_pb2.BatchesView]:
+        return self._views.batches(submission.batches_window(w) async for w in requests)
+
+    def WatchJobs(
+        self, requests: AsyncIterator[batch_service_pb2.JobsWindow], context: Context
+    ) -> AsyncIterator[batch_service_pb2.JobsView]:
+        return self._views.jobs(submission.jobs_window(w) async for w in requests)
+
+    def WatchJob(
+        self, request: batch_service_pb2.WatchJobRequest, context: Context
+    ) -> AsyncIterator[types_pb2.Job]:
+        submission.check_fields(request)
+        return self._views.job(request.batch_id, request.job_id)
+
     async def ReadLog(
         self, request: batch_service_pb2.ReadLogRequest, context: Context
     ) -> AsyncIterator[batch_service_pb2.LogChunk]:
         query = submission.log_query(request)
-        job = await self._job(query.batch_id, query.job_id)
+        job = await self._visible.job(query.batch_id, query.job_id)
         with self._feed.follow(batch=query.batch_id) as following:
             attempt = await self._attempt(query, following)
             if attempt is None:
@@ -303,27 +340,27 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
 
     # -- pieces ------------------------------------------------------------------------------------
 
-    async def _batch(self, batch_id: int, *, with_deleted: bool = False) -> BatchRow:
-        """The caller's batch, or the refusal that everybody else gets, too."""
-        row = None
-        if batch_id <= _MAX_ID:
-            row = await _read(self._store.batch, batch_id, with_deleted=with_deleted)
-        if row is None or row.user != caller():
-            raise Refusal(RefusalKind.NOT_FOUND, f"there is no batch {batch_id}")
-        return row
-
-    async def _job(self, batch_id: int, job_id: int) -> JobView:
-        batch = await self._batch(batch_id)
-        job = await _read(self._store.job, batch_id, job_id) if job_id <= submission.MAX_JOBS else None
-        if job is None:
-            why = "" if batch.closed_at_ms is not None else ", whose jobs can be seen once it is closed"
-            raise Refusal(RefusalKind.NOT_FOUND, f"there is no job {job_id} in batch {batch_id}{why}")
-        return job
+    async def _search(self, batch: BatchRow, query: Query, after_job_id: int, limit: int) -> list[JobView]:
+        """Jobs whose names are looked at one by one, for a bounded time."""
+        if batch.closed_at_ms is None:
+            return []
+        until = time.monotonic() + LIST_S
+        found = await read(
+            self._store.search_jobs,
+            batch,
+            query,
+            after_job_id=after_job_id,
+            limit=limit,
+            stop=lambda: time.monotonic() > until,
+        )
+        if len(found.job_ids) < limit and found.searched_to < batch.n_jobs:
+            raise _too_long()
+        return await read(self._store.jobs_of, batch.batch_id, found.job_ids[:limit])
 
     async def _check_project(self, name: str) -> None:
         if self._makes_projects:
-            await _read(self._store.ensure_project, name)
-        elif not await _read(self._store.project_exists, name):
+            await read(self._store.ensure_project, name)
+        elif not await read(self._store.project_exists, name):
             raise Refusal(
                 RefusalKind.PERMISSION_DENIED,
                 f"billing project {name!r}: you are not a member; ask its owner, or use another",
@@ -335,42 +372,22 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
             self._store.stage(request.batch_id, request.first_job_id, jobs)
 
         async with self._staging:
-            await _read(stage)
-
-    async def _batch_now(self, batch_id: int, following: Following) -> BatchRow:
-        """The caller's batch as it is; news that are still to come are later than it."""
-        row = await self._batch(batch_id)
-        # It may hold what was committed and not published yet. When the engine answers, all that is; when
-        # it refuses, that never will be: a RESET is next.
-        with suppress(Refusal):
-            await self._engine.submit(lambda r, now: None)
-        return await self._after(await following.next(0), row, following)
-
-    async def _after(
-        self, news: list[Committed] | Reset | None, row: BatchRow, following: Following
-    ) -> BatchRow:
-        """The batch after these news. NOT_FOUND when it was deleted."""
-        if isinstance(news, Reset):
-            return await self._batch_now(row.batch_id, following)
-        for committed in news or ():
-            row = committed.changes.batches.get(row.batch_id, row)
-            if any(isinstance(e, BatchDeleted) for e in committed.events):
-                raise Refusal(RefusalKind.NOT_FOUND, f"there is no batch {row.batch_id}")
-        return row
+            await read(stage)
 
     async def _attempt(self, query: submission.LogQuery, following: Following) -> AttemptRow | None:
         """Whose log is asked for; None: the job has none, and either never will or nobody waits."""
         key = query.batch_id, query.job_id
         if query.attempt_id:
-            row = await _read(self._store.attempt, query.attempt_id)
+            row = await read(self._store.attempt, query.attempt_id)
             if row is None or (row.batch_id, row.job_id) != key:
                 job = f"job {query.job_id} of batch {query.batch_id}"
                 raise Refusal(RefusalKind.NOT_FOUND, f"there is no attempt {query.attempt_id} of {job}")
             return row
-        while not (attempts := await _read(self._store.attempts, *key)):
-            if not query.follow or (await self._job(*key)).row.state.is_complete:
+        while not (attempts := await read(self._store.attempts, *key)):
+            if not query.follow or (await self._visible.job(*key)).row.state.is_complete:
                 return None
-            await _news_of(query.job_id, following)
+            while not may_concern(await following.next(), query.job_id):
+                pass
         return attempts[-1]
 
 
@@ -391,7 +408,7 @@ class _Mine:
     async def _is_mine(self, batch_id: int) -> bool:
         if not batch_id or self._batch_id:
             return bool(batch_id) and batch_id == self._batch_id
-        row = await _read(self._store.batch, batch_id, with_deleted=True)
+        row = await read(self._store.batch, batch_id, with_deleted=True)
         return row is not None and row.user == self._user
 
 
@@ -407,17 +424,11 @@ def _event_messages(
         )
 
 
-async def _news_of(job_id: int, following: Following) -> None:
-    """Return when something may have become of the job."""
-    while True:
-        news = await following.next()
-        if not isinstance(news, list) or any(_concerns(e, job_id) for c in news for e in c.events):
-            return
-
-
-def _concerns(event: Event, job_id: int) -> bool:
-    about = getattr(event, "job_id", None)
-    return about == job_id if about is not None else not isinstance(event, JobsReady)
+def _too_long() -> Refusal:
+    return Refusal(
+        RefusalKind.RESOURCE_EXHAUSTED,
+        f"query: looking for words in names took longer than {LIST_S:.0f} s; ask for states or ids",
+    )
 
 
 def _tell_at_once(row: BatchRow, sent: BatchRow | None) -> bool:
@@ -425,8 +436,3 @@ def _tell_at_once(row: BatchRow, sent: BatchRow | None) -> bool:
         getattr(row, name) != getattr(sent, name)
         for name in ("state", "closed_at_ms", "completed_at_ms", "cancelled_at_ms")
     )
-
-
-async def _read(read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """In a thread: it waits for the database."""
-    return await asyncio.to_thread(read, *args, **kwargs)

@@ -30,6 +30,9 @@ REMEMBER_S = 10.0
 REMEMBERED = 10_000
 """Tokens; when there are more, all are looked up again."""
 
+REQUEST_ID = "longshore-request-id"
+"""In the metadata after an error; the log line of the call has the same."""
+
 log = logging.getLogger("longshore_controller.rpc")
 
 
@@ -202,7 +205,7 @@ class Doorkeeper(aio.ServerInterceptor):
             code, words = status_of(error, request_id)
             if code is grpc.StatusCode.INTERNAL:
                 log.exception("a call failed", extra={"method": method, "request_id": request_id})
-            await context.abort(code, words)
+            await context.abort(code, words, ((REQUEST_ID, request_id),))
         finally:
             # What workers do well comes in with every second, and says nothing.
             quiet = code is grpc.StatusCode.OK and principal is not None and principal.role is Role.WORKER

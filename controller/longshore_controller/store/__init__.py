@@ -1,7 +1,19 @@
 """The database: the only place where rows are. Everything that knows peewee is in here."""
 
 from longshore_controller.store.dialect import Contradiction, StoreUnavailable
+from longshore_controller.store.pages import Found, JobsPage, item_of
 from longshore_controller.store.rows import JobView, StagedJobs
 from longshore_controller.store.store import EpochLost, Store, StoreInUse
 
-__all__ = ["Contradiction", "EpochLost", "JobView", "StagedJobs", "Store", "StoreInUse", "StoreUnavailable"]
+__all__ = [
+    "Contradiction",
+    "EpochLost",
+    "Found",
+    "JobView",
+    "JobsPage",
+    "StagedJobs",
+    "Store",
+    "StoreInUse",
+    "StoreUnavailable",
+    "item_of",
+]

@@ -54,6 +54,9 @@ class JobView:
     mcpu: int
     always_run: bool
 
+    def with_row(self, row: JobRow) -> JobView:
+        return JobView(row, self.name, self.attributes, self.mcpu, self.always_run)
+
 
 def to_json(attributes: dict[str, str]) -> str:
     """Nothing for nothing: most jobs have none."""

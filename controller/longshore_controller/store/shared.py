@@ -1,31 +1,24 @@
-"""What any thread may do with the store: stage jobs, read the log, read pages, look tokens up."""
+"""What any thread may do with the store: stage jobs, read the log, look tokens up; and read pages."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import peewee
 
 from longshore_controller.core.events import Event
 from longshore_controller.core.model import (
-    AttemptState,
-    BatchState,
     ContainerRecord,
-    EndReason,
     JobColumns,
-    JobState,
     Refusal,
     RefusalKind,
 )
-from longshore_controller.core.rows import AttemptRow, BatchRow, JobRow
 from longshore_controller.store.dialect import Contradiction, Dialect, connect
+from longshore_controller.store.pages import Pages
 from longshore_controller.store.rows import (
-    JobView,
     StagedJobs,
     Unpacking,
-    from_json,
     initial_states,
     pack,
     sha256,
@@ -34,10 +27,8 @@ from longshore_controller.store.rows import (
 
 Containers = tuple[ContainerRecord, ...]
 
-BATCH, JOB, SPEC, ATTEMPT = (peewee.Table(name) for name in ("batch", "job", "job_spec", "attempt"))
 
-
-class SharedStore:
+class SharedStore(Pages):
     """The part of the store for any thread. Every method raises StoreUnavailable when the database does
     not answer; then nothing happened."""
 
@@ -206,81 +197,6 @@ class SharedStore:
             )
             return int(dropped.rowcount)
 
-    # -- pages for people------------------------------------------------------------
-    # Deleted batches are not there, and the jobs of a batch are there once it is closed.
-
-    def batch(self, batch_id: int, *, with_deleted: bool = False) -> BatchRow | None:
-        query = BATCH.select().where(BATCH.c.batch_id == batch_id)
-        return self._one_batch(query if with_deleted else query.where(BATCH.c.deleted_at_ms.is_null()))
-
-    def batch_of_request(self, user: str, request_id: str) -> BatchRow | None:
-        """The batch that this request made, also when it was deleted since."""
-        return self._one_batch(
-            BATCH.select().where((BATCH.c.user == user) & (BATCH.c.request_id == request_id))
-        )
-
-    def batches(self, user: str, *, before_id: int | None = None, limit: int) -> list[BatchRow]:
-        """A user's batches, newest first."""
-        query = BATCH.select().where((BATCH.c.user == user) & BATCH.c.deleted_at_ms.is_null())
-        if before_id is not None:
-            query = query.where(BATCH.c.batch_id < before_id)
-        with self._db.reading() as db:
-            return list(self._batches(query.order_by(BATCH.c.batch_id.desc()).limit(limit), db))
-
-    def job(self, batch_id: int, job_id: int) -> JobView | None:
-        with self._db.reading() as db:
-            found = run(_jobs(batch_id).where(JOB.c.job_id == job_id), db)
-            return next(map(_job_view, found), None)
-
-    def jobs(
-        self, batch_id: int, *, after_job_id: int = 0, limit: int, states: Collection[JobState] = ()
-    ) -> list[JobView]:
-        """A batch's jobs by id; with ``states`` only those in one of them."""
-        query = _jobs(batch_id).where(JOB.c.job_id > after_job_id).order_by(JOB.c.job_id).limit(limit)
-        # One look into the index for each state: a page costs the same however rare the state is.
-        wanted = [query.where(JOB.c.state == state) for state in set(states)] or [query]
-        with self._db.reading() as db:
-            found = [_job_view(row) for some in wanted for row in run(some, db)]
-        return sorted(found, key=lambda job: job.row.job_id)[:limit]
-
-    def attempts(self, batch_id: int, job_id: int) -> list[AttemptRow]:
-        """A job's attempts, oldest first."""
-        query = (
-            ATTEMPT.select()
-            .join(BATCH, on=(BATCH.c.batch_id == ATTEMPT.c.batch_id))
-            .where((ATTEMPT.c.batch_id == batch_id) & (ATTEMPT.c.job_id == job_id))
-            .where(BATCH.c.deleted_at_ms.is_null())
-        )
-        with self._db.reading() as db:
-            return list(self._attempts(query.order_by(ATTEMPT.c.number), db))
-
-    def attempt(self, attempt_id: str) -> AttemptRow | None:
-        """One attempt, of whatever batch."""
-        with self._db.reading() as db:
-            return next(self._attempts(ATTEMPT.select().where(ATTEMPT.c.attempt_id == attempt_id), db), None)
-
-    def _one_batch(self, query: peewee.Select) -> BatchRow | None:
-        with self._db.reading() as db:
-            return next(self._batches(query, db), None)
-
-    def _batches(self, query: peewee.Select, db: peewee.Database) -> Iterator[BatchRow]:
-        for found in run(query.columns(*columns_of(BATCH, BatchRow)), db):
-            row = BatchRow(*found)
-            yield row._replace(
-                state=BatchState(row.state),
-                request_sha256=bytes(row.request_sha256),
-                attributes=from_json(found[5]),
-            )
-
-    def _attempts(self, query: peewee.Select, db: peewee.Database) -> Iterator[AttemptRow]:
-        for found in run(query.columns(*columns_of(ATTEMPT, AttemptRow)), db):
-            row = AttemptRow(*found)
-            yield row._replace(
-                state=AttemptState(row.state),
-                reason=None if row.reason is None else EndReason(row.reason),
-                containers=self._decode_containers(bytes(found[-1])),
-            )
-
     # -- who may come in-------------------------------------------------------------
 
     def ensure_user(self, name: str) -> None:
@@ -326,32 +242,3 @@ class SharedStore:
         with self._db.reading() as db:
             found = self._db.rows(db, sql, key)
         return str(found[0][0]) if found else None
-
-
-def columns_of(table: peewee.Table, row: Any) -> list[Any]:
-    return [getattr(table.c, name) for name in row._fields]
-
-
-def run(query: peewee.Select, db: peewee.Database) -> Any:
-    return query.tuples().execute(db)
-
-
-def _jobs(batch_id: int) -> peewee.Select:
-    """The visible jobs of a batch, as `_job_view` wants them."""
-    spec = SPEC.c
-    query: peewee.Select = (
-        JOB.select(*columns_of(JOB, JobRow), spec.name, spec.attributes, spec.mcpu, spec.always_run)
-        .join(SPEC, on=((spec.batch_id == JOB.c.batch_id) & (spec.job_id == JOB.c.job_id)))
-        .join(BATCH, on=(BATCH.c.batch_id == JOB.c.batch_id))
-        .where((JOB.c.batch_id == batch_id) & (JOB.c.job_id <= BATCH.c.n_jobs))
-        .where(BATCH.c.closed_at_ms.is_null(False) & BATCH.c.deleted_at_ms.is_null())
-    )
-    return query
-
-
-def _job_view(found: Any) -> JobView:
-    *row, name, attributes, mcpu, always_run = found
-    job = JobRow(*row)
-    return JobView(
-        job._replace(state=JobState(job.state)), name, from_json(attributes), mcpu, bool(always_run)
-    )

@@ -25,8 +25,9 @@ from longshore_controller.core.rows import (
 from longshore_controller.core.state import Attempt, Batch, State, Worker
 from longshore_controller.core.verdict import Tries
 from longshore_controller.store.dialect import Contradiction, RangeUpdate, StoreUnavailable, Upsert
+from longshore_controller.store.pages import ATTEMPT, BATCH, columns_of, run
 from longshore_controller.store.rows import to_json
-from longshore_controller.store.shared import ATTEMPT, BATCH, SharedStore, columns_of, run
+from longshore_controller.store.shared import SharedStore
 
 SLICE = 50_000
 """Rows read at a time of a batch that is loaded."""

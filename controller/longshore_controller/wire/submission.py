@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NoReturn
@@ -23,6 +23,7 @@ from longshore_controller.core.model import (
     memory_of,
     reserved_mcpu,
 )
+from longshore_controller.core.query import InState, Query, QueryError, parse_for_batches, parse_for_jobs
 from longshore_controller.core.reactor import CreateBatch
 from longshore_controller.store import StagedJobs
 
@@ -69,6 +70,28 @@ class LogQuery:
     limit: int | None
     tail_bytes: int
     follow: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BatchesWindow:
+    """Which rows of the caller's batches. ``anchor_batch_id`` 0: the newest there is."""
+
+    text: str
+    query: Query
+    first: int
+    n: int
+    anchor_batch_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobsWindow:
+    """Which rows of a batch's jobs."""
+
+    text: str
+    query: Query
+    first: int
+    n: int
+    batch_id: int
 
 
 class _Wrong(Exception):
@@ -163,6 +186,29 @@ def job_states(request: batch_service_pb2.ListJobsRequest) -> list[JobState]:
     return [JobState(state) for state in request.states]
 
 
+def batches_query(text: str) -> Query:
+    return _query(text, parse_for_batches)
+
+
+def jobs_query(text: str, states: Iterable[JobState] = ()) -> Query:
+    """With ``states`` only jobs in one of them."""
+    query = _query(text, parse_for_jobs)
+    if words := frozenset(state.name.lower() for state in states):
+        query = Query((*query.terms, InState(words)))
+    return query
+
+
+def batches_window(request: batch_service_pb2.BatchesWindow) -> BatchesWindow:
+    n = _window_size(request)
+    anchor = min(request.anchor_batch_id, 2**63 - 1)
+    return BatchesWindow(request.query, batches_query(request.query), request.first, n, anchor)
+
+
+def jobs_window(request: batch_service_pb2.JobsWindow) -> JobsWindow:
+    n = _window_size(request)
+    return JobsWindow(request.query, jobs_query(request.query), request.first, n, request.batch_id)
+
+
 def log_query(request: batch_service_pb2.ReadLogRequest) -> LogQuery:
     check_fields(request)
     if request.container not in _CONTAINERS:
@@ -198,6 +244,20 @@ def check_fields(request: Message) -> None:
 _JOB_STATES = frozenset(state.value for state in JobState)
 _CONTAINERS = frozenset(name.value for name in ContainerName)
 _ATTEMPT_ID = re.compile("[0-9A-Za-z]{0,64}")
+
+
+def _window_size(request: batch_service_pb2.BatchesWindow | batch_service_pb2.JobsWindow) -> int:
+    check_fields(request)
+    if request.n > MAX_PAGE:
+        _refuse("n", f"0 (that is {DEFAULT_PAGE}) to {MAX_PAGE}, got {request.n}")
+    return request.n or DEFAULT_PAGE
+
+
+def _query(text: str, parse: Callable[[str], Query]) -> Query:
+    try:
+        return parse(text)
+    except QueryError as error:
+        _refuse("query", str(error))
 
 
 def _check_job(job: types_pb2.JobSpec, bounds: Bounds) -> int:

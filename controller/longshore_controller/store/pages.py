@@ -1,0 +1,311 @@
+"""Pages for people: batches, jobs and attempts as rows, in order, as many as are looked at.
+
+Deleted batches are not there, and the jobs of a batch are there once it is closed. What a page costs does
+not depend on how many jobs its batch has, but for words in names, which are looked for one by one.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from array import array
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import peewee
+
+from longshore_controller.core.model import AttemptState, BatchState, ContainerRecord, EndReason, JobState
+from longshore_controller.core.query import Item, Query, batch_item, job_item
+from longshore_controller.core.rows import AttemptRow, BatchRow, JobRow
+from longshore_controller.store.dialect import Dialect
+from longshore_controller.store.rows import JobView, from_json
+
+BATCH, JOB, SPEC, ATTEMPT = (peewee.Table(name) for name in ("batch", "job", "job_spec", "attempt"))
+
+SLICE = 20_000
+"""Names looked at by one statement of a search."""
+
+
+class JobsPage(NamedTuple):
+    """Some of those jobs of a batch that are in certain states."""
+
+    batch: BatchRow
+    n_matching: int
+    jobs: list[JobView]
+
+
+class Found(NamedTuple):
+    """The jobs of a batch that match a query."""
+
+    job_ids: array[int]
+    """Ascending."""
+    states: bytearray
+    """Theirs."""
+    searched_to: int
+    """The last job that was looked at."""
+
+
+class Pages:
+    """Every method raises StoreUnavailable when the database does not answer."""
+
+    _db: Dialect
+    _decode_containers: Callable[[bytes], tuple[ContainerRecord, ...]]
+
+    def batch(self, batch_id: int, *, with_deleted: bool = False) -> BatchRow | None:
+        query = BATCH.select().where(BATCH.c.batch_id == batch_id)
+        return self._one_batch(query if with_deleted else query.where(BATCH.c.deleted_at_ms.is_null()))
+
+    def batch_of_request(self, user: str, request_id: str) -> BatchRow | None:
+        """The batch that this request made, also when it was deleted since."""
+        return self._one_batch(
+            BATCH.select().where((BATCH.c.user == user) & (BATCH.c.request_id == request_id))
+        )
+
+    def batches(self, user: str, *, before_id: int | None = None, limit: int) -> list[BatchRow]:
+        """A user's batches, newest first."""
+        query = BATCH.select().where((BATCH.c.user == user) & BATCH.c.deleted_at_ms.is_null())
+        if before_id is not None:
+            query = query.where(BATCH.c.batch_id < before_id)
+        with self._db.reading() as db:
+            return list(self._batches(query.order_by(BATCH.c.batch_id.desc()).limit(limit), db))
+
+    def batches_matching(
+        self, user: str, query: Query, *, before_id: int | None = None, limit: int, until: float
+    ) -> list[BatchRow] | None:
+        """A user's batches that match, newest first; None when it took until then (`time.monotonic`)."""
+        found: list[BatchRow] = []
+        while len(found) < limit:
+            if time.monotonic() > until:
+                return None
+            rows = self.batches(user, before_id=before_id, limit=1_000)
+            found += (row for row in rows if query.matches(item_of(row)))
+            if len(rows) < 1_000:
+                break
+            before_id = rows[-1].batch_id
+        return found[:limit]
+
+    def batch_ids(self, user: str, query: Query) -> tuple[array[int], array[int]]:
+        """Ids of a user's batches, and of those that match; ascending."""
+        batch = BATCH.c
+        columns = [batch.batch_id]
+        if query.terms:
+            columns += [batch.state, batch.completed_at_ms]
+        if query.asks_names:
+            columns += [batch.attributes]
+        wanted = BATCH.select(*columns).where((batch.user == user) & batch.deleted_at_ms.is_null())
+        mine, matching = array("q"), array("q")
+        with self._db.reading() as db:
+            for batch_id, *rest in run(wanted.order_by(batch.batch_id), db):
+                mine.append(batch_id)
+                if rest:
+                    state, completed_at_ms, *attributes = rest
+                    name = from_json(attributes[0]).get("name", "") if attributes else ""
+                    item = batch_item(batch_id, name, BatchState(state), complete=completed_at_ms is not None)
+                    if query.matches(item):
+                        matching.append(batch_id)
+        return mine, matching if query.terms else mine[:]
+
+    def batches_of(self, user: str, batch_ids: Collection[int]) -> list[BatchRow]:
+        """Those of these that are the user's, newest first."""
+        query = BATCH.select().where(BATCH.c.batch_id.in_(list(batch_ids)) & (BATCH.c.user == user))
+        with self._db.reading() as db:
+            rows = list(self._batches(query.where(BATCH.c.deleted_at_ms.is_null()), db))
+        return sorted(rows, reverse=True)
+
+    def job(self, batch_id: int, job_id: int) -> JobView | None:
+        with self._db.reading() as db:
+            found = run(_jobs(batch_id).where(JOB.c.job_id == job_id), db)
+            return next(map(_job_view, found), None)
+
+    def jobs(
+        self, batch_id: int, *, after_job_id: int = 0, limit: int, states: Collection[JobState] = ()
+    ) -> list[JobView]:
+        """A batch's jobs by id; with ``states`` only those in one of them."""
+        query = _jobs(batch_id).where(JOB.c.job_id > after_job_id).order_by(JOB.c.job_id).limit(limit)
+        # One look into the index for each state: a page costs the same however rare the state is.
+        wanted = [query.where(JOB.c.state == state) for state in set(states)] or [query]
+        with self._db.reading() as db:
+            found = [_job_view(row) for some in wanted for row in run(some, db)]
+        return sorted(found, key=lambda job: job.row.job_id)[:limit]
+
+    def jobs_of(self, batch_id: int, job_ids: Sequence[int]) -> list[JobView]:
+        """Those of these that there are, by id. The ids ascend."""
+        with self._db.reading() as db:
+            return self._jobs_of(db, batch_id, job_ids)
+
+    def jobs_in(self, batch_id: int, states: Collection[JobState], first: int, n: int) -> JobsPage | None:
+        """Of the jobs in these states those at positions first .. first + n - 1; None: no such batch."""
+        with self._db.reading() as db:
+            visible = BATCH.select().where((BATCH.c.batch_id == batch_id) & BATCH.c.deleted_at_ms.is_null())
+            if (batch := next(self._batches(visible, db), None)) is None:
+                return None
+            n_matching = self._count(db, batch, states)
+            ids = self._ids_in(db, batch, states, first, min(n, n_matching - first), n_matching)
+            jobs = [job for job in self._jobs_of(db, batch_id, ids) if job.row.state in states]
+        # A commit may have come between the statements.
+        return JobsPage(batch, max(n_matching, first + len(jobs) if jobs else 0), jobs)
+
+    def search_jobs(
+        self,
+        batch: BatchRow,
+        query: Query,
+        *,
+        after_job_id: int = 0,
+        limit: int | None = None,
+        stop: Callable[[], bool],
+    ) -> Found:
+        """The first ``limit`` jobs, or all, of a closed batch that match; it asks now and then whether
+        to stop."""
+        found = Found(array("I"), bytearray(), after_job_id)
+        last = after_job_id
+        while last < batch.n_jobs and (limit is None or len(found.job_ids) < limit):
+            if stop():
+                break
+            first, last = last + 1, min(last + SLICE, batch.n_jobs)
+            with self._db.reading() as db:
+                for job_id, name, state in run(_named(batch.batch_id, first, last, query), db):
+                    if query.matches(job_item(job_id, name, JobState(state))):
+                        found.job_ids.append(job_id)
+                        found.states.append(state)
+        return found._replace(searched_to=last)
+
+    def _count(self, db: peewee.Database, batch: BatchRow, states: Collection[JobState]) -> int:
+        """From the batch's own counters, where failures and errors are one."""
+        n = {
+            JobState.PENDING: batch.n_pending,
+            JobState.READY: batch.n_ready,
+            JobState.RUNNING: batch.n_running,
+            JobState.SUCCESS: batch.n_succeeded,
+            JobState.FAILURE: batch.n_failed,
+            JobState.ERROR: 0,
+            JobState.CANCELLED: batch.n_cancelled,
+        }
+        if batch.n_failed and (JobState.FAILURE in states) != (JobState.ERROR in states):
+            ((n[JobState.ERROR],),) = self._db.rows(
+                db,
+                "SELECT COUNT(*) FROM job WHERE batch_id = ? AND state = ?",
+                *(batch.batch_id, int(JobState.ERROR)),
+            )
+            n[JobState.FAILURE] -= n[JobState.ERROR]
+        return sum(n[state] for state in states)
+
+    def _ids_in(
+        self,
+        db: peewee.Database,
+        batch: BatchRow,
+        states: Collection[JobState],
+        first: int,
+        n: int,
+        n_matching: int,
+    ) -> list[int]:
+        """The index holds each state's jobs in order, and is merged from the nearer end."""
+        if n <= 0 or not states:
+            return []
+        skip, order = first, "ASC"
+        if (from_end := n_matching - first - n) < first:
+            skip, order = from_end, "DESC"
+        some = " UNION ALL ".join(
+            f"SELECT job_id FROM job WHERE batch_id = ? AND state = {state:d} AND job_id <= ?"
+            for state in sorted(states)
+        )
+        rows = self._db.rows(
+            db,
+            f"{some} ORDER BY job_id {order} LIMIT ? OFFSET ?",
+            *(batch.batch_id, batch.n_jobs) * len(states),
+            *(n, skip),
+        )
+        return sorted(job_id for (job_id,) in rows)
+
+    def _jobs_of(self, db: peewee.Database, batch_id: int, job_ids: Sequence[int]) -> list[JobView]:
+        if not job_ids:
+            return []
+        job_id, first, last = JOB.c.job_id, job_ids[0], job_ids[-1]
+        dense = last - first + 1 == len(job_ids)
+        wanted = job_id.between(first, last) if dense else job_id.in_(list(job_ids))
+        return [_job_view(row) for row in run(_jobs(batch_id).where(wanted).order_by(job_id), db)]
+
+    def attempts(self, batch_id: int, job_id: int) -> list[AttemptRow]:
+        """A job's attempts, oldest first."""
+        query = (
+            ATTEMPT.select()
+            .join(BATCH, on=(BATCH.c.batch_id == ATTEMPT.c.batch_id))
+            .where((ATTEMPT.c.batch_id == batch_id) & (ATTEMPT.c.job_id == job_id))
+            .where(BATCH.c.deleted_at_ms.is_null())
+        )
+        with self._db.reading() as db:
+            return list(self._attempts(query.order_by(ATTEMPT.c.number), db))
+
+    def attempt(self, attempt_id: str) -> AttemptRow | None:
+        """One attempt, of whatever batch."""
+        with self._db.reading() as db:
+            return next(self._attempts(ATTEMPT.select().where(ATTEMPT.c.attempt_id == attempt_id), db), None)
+
+    def _one_batch(self, query: peewee.Select) -> BatchRow | None:
+        with self._db.reading() as db:
+            return next(self._batches(query, db), None)
+
+    def _batches(self, query: peewee.Select, db: peewee.Database) -> Iterator[BatchRow]:
+        for found in run(query.columns(*columns_of(BATCH, BatchRow)), db):
+            row = BatchRow(*found)
+            yield row._replace(
+                state=BatchState(row.state),
+                request_sha256=bytes(row.request_sha256),
+                attributes=from_json(found[5]),
+            )
+
+    def _attempts(self, query: peewee.Select, db: peewee.Database) -> Iterator[AttemptRow]:
+        for found in run(query.columns(*columns_of(ATTEMPT, AttemptRow)), db):
+            row = AttemptRow(*found)
+            yield row._replace(
+                state=AttemptState(row.state),
+                reason=None if row.reason is None else EndReason(row.reason),
+                containers=self._decode_containers(bytes(found[-1])),
+            )
+
+
+def columns_of(table: peewee.Table, row: Any) -> list[Any]:
+    return [getattr(table.c, name) for name in row._fields]
+
+
+def run(query: peewee.Select, db: peewee.Database) -> Any:
+    return query.tuples().execute(db)
+
+
+def _jobs(batch_id: int) -> peewee.Select:
+    """The visible jobs of a batch, as `_job_view` wants them."""
+    spec = SPEC.c
+    query: peewee.Select = (
+        JOB.select(*columns_of(JOB, JobRow), spec.name, spec.attributes, spec.mcpu, spec.always_run)
+        .join(SPEC, on=((spec.batch_id == JOB.c.batch_id) & (spec.job_id == JOB.c.job_id)))
+        .join(BATCH, on=(BATCH.c.batch_id == JOB.c.batch_id))
+        .where((JOB.c.batch_id == batch_id) & (JOB.c.job_id <= BATCH.c.n_jobs))
+        .where(BATCH.c.closed_at_ms.is_null(False) & BATCH.c.deleted_at_ms.is_null())
+    )
+    return query
+
+
+def _named(batch_id: int, first: int, last: int, query: Query) -> peewee.Select:
+    """Id, name and state of these jobs; without most that do not match."""
+    spec = SPEC.c
+    state = JOB.select(JOB.c.state).where((JOB.c.batch_id == spec.batch_id) & (JOB.c.job_id == spec.job_id))
+    named = SPEC.select(spec.job_id, spec.name, state)
+    named = named.where((spec.batch_id == batch_id) & spec.job_id.between(first, last))
+    for text, number in query.words:
+        # The databases do not agree on cases beyond ASCII.
+        occurs = spec.name.contains(max(re.findall("[ -~]+", text), key=len, default=""))
+        named = named.where(occurs if number is None else occurs | (spec.job_id == number))
+    return named.order_by(spec.job_id)
+
+
+def item_of(row: BatchRow) -> Item:
+    """What a query can ask of it."""
+    complete = row.completed_at_ms is not None
+    return batch_item(row.batch_id, row.attributes.get("name", ""), row.state, complete=complete)
+
+
+def _job_view(found: Any) -> JobView:
+    *row, name, attributes, mcpu, always_run = found
+    job = JobRow(*row)
+    return JobView(
+        job._replace(state=JobState(job.state)), name, from_json(attributes), mcpu, bool(always_run)
+    )

@@ -1,0 +1,100 @@
+"""What the caller may see of batches and jobs, as it is and as it becomes.
+
+Whatever is somebody else's is answered like what does not exist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import ParamSpec, TypeVar
+
+from longshore_controller.core.events import BatchDeleted, Event, JobsReady
+from longshore_controller.core.model import Refusal, RefusalKind
+from longshore_controller.core.rows import BatchRow
+from longshore_controller.engine import Engine
+from longshore_controller.feed import Committed, Following, Reset
+from longshore_controller.interceptors import caller
+from longshore_controller.store import JobView, Store
+from longshore_controller.wire.submission import MAX_JOBS
+
+P = ParamSpec("P")
+T = TypeVar("T")
+News = list[Committed] | Reset | None
+
+MAX_ID = 2**63 - 1
+"""Of what a database can look for."""
+
+
+async def read(look: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """In a thread: it waits for the database."""
+    return await asyncio.to_thread(look, *args, **kwargs)
+
+
+class Visible:
+    """Every method refuses what the caller may not see with NOT_FOUND."""
+
+    def __init__(self, store: Store, engine: Engine) -> None:
+        self._store = store
+        self._engine = engine
+
+    async def batch(self, batch_id: int, *, with_deleted: bool = False) -> BatchRow:
+        row = None
+        if batch_id <= MAX_ID:
+            row = await read(self._store.batch, batch_id, with_deleted=with_deleted)
+        if row is None or row.user != caller():
+            raise no_batch(batch_id)
+        return row
+
+    async def job(self, batch_id: int, job_id: int) -> JobView:
+        batch = await self.batch(batch_id)
+        job = await read(self._store.job, batch_id, job_id) if job_id <= MAX_JOBS else None
+        if job is None:
+            why = "" if batch.closed_at_ms is not None else ", whose jobs can be seen once it is closed"
+            raise Refusal(RefusalKind.NOT_FOUND, f"there is no job {job_id} in batch {batch_id}{why}")
+        return job
+
+    async def news_of_before(self, following: Following) -> News:
+        """News of all that may already have been read from rows; those that are still to come are later.
+
+        Rows may hold what was committed and not published yet. When the engine answers, all that is; when
+        it refuses, that never will be: a RESET is next.
+        """
+        with suppress(Refusal):
+            await self._engine.submit(lambda r, now: None)
+        return await following.next(0)
+
+    async def batch_now(self, batch_id: int, following: Following) -> BatchRow:
+        """The batch as it is; news that are still to come are later than it."""
+        row = await self.batch(batch_id)
+        return await self.after(await self.news_of_before(following), row, following)
+
+    async def after(self, news: News, row: BatchRow, following: Following) -> BatchRow:
+        """The batch after these news. NOT_FOUND when it was deleted."""
+        if isinstance(news, Reset):
+            return await self.batch_now(row.batch_id, following)
+        for committed in news or ():
+            row = batch_after(committed, row)
+        return row
+
+
+def batch_after(committed: Committed, row: BatchRow) -> BatchRow:
+    """The batch after this commit. Refusal NOT_FOUND when it was deleted."""
+    if any(isinstance(e, BatchDeleted) and e.batch_id == row.batch_id for e in committed.events):
+        raise no_batch(row.batch_id)
+    return committed.changes.batches.get(row.batch_id, row)
+
+
+def no_batch(batch_id: int) -> Refusal:
+    return Refusal(RefusalKind.NOT_FOUND, f"there is no batch {batch_id}")
+
+
+def may_concern(news: News, job_id: int) -> bool:
+    """Something may have become of this job of the batch that is followed."""
+    return not isinstance(news, list) or any(_concerns(e, job_id) for c in news for e in c.events)
+
+
+def _concerns(event: Event, job_id: int) -> bool:
+    about = getattr(event, "job_id", None)
+    return about == job_id if about is not None else not isinstance(event, JobsReady)
