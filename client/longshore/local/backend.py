@@ -24,7 +24,7 @@ from ..errors import BatchFailedError, Unavailable, UsageError
 from ..failures import failure_of
 from ..handles import AnyBatch, AnyJob, AnyLog, Batch
 from ..pipeline import Pipeline
-from ..progress import Progress, choose_progress, number_of_jobs
+from ..progress import ProgressKind, TalkingProgress, choose_progress, follow, number_of_jobs
 from ..status import BatchStatus, JobSpec
 from ..terminal import clean
 from ..units import Amount, parse_cpu
@@ -90,12 +90,12 @@ class LocalBackend:
         file system. It saves time and space, and a command that changes its input changes your file.
 
     ``Pipeline.run`` takes the options that it takes on a `BatchBackend`: `wait`, `open` (a note: there
-    is no dashboard without a service), `disable_progress_bar` and `check`, which raises
+    is no dashboard without a service), `progress`, `disable_progress_bar` and `check`, which raises
     `LocalFailedError`. With ``wait=False`` the program goes on, and ends when the batch is complete.
     Ctrl-C, or a signal that ends the program while it waits, ends the tasks.
     """
 
-    _run_options = frozenset({"wait", "open", "disable_progress_bar", "check"})
+    _run_options = frozenset({"wait", "open", "progress", "disable_progress_bar", "check"})
 
     def __init__(
         self,
@@ -134,12 +134,15 @@ class LocalBackend:
         delete_scratch_on_exit: bool,
         wait: bool = True,
         open: bool = False,
+        progress: ProgressKind = "auto",
         disable_progress_bar: bool = False,
         check: bool = True,
         **none: Any,
     ) -> Batch | None:
-        for what, value in {"wait": wait, "open": open, "check": check}.items():
+        options = {"wait": wait, "open": open, "check": check, "disable_progress_bar": disable_progress_bar}
+        for what, value in options.items():
             check_bool(what, value)
+        shown = choose_progress(disable_progress_bar, progress)  # Refused before anything runs.
         token = uuid.uuid4().hex[:16]
         folder = os.path.join(self._tmp_dir or os.path.abspath(tempfile.gettempdir()), f"longshore-{token}")
         scratch = f"{folder}/files"
@@ -152,15 +155,15 @@ class LocalBackend:
 
         run = self._prepare(pipeline, jobs, token, folder, scratch, keep_scratch=not delete_scratch_on_exit)
         batch = _LocalBatch(run, check=check)
-        run.start()
-        with choose_progress(disable_progress_bar) as progress:
-            if not disable_progress_bar:
-                _say(f"batch {batch.id}: {number_of_jobs(len(jobs))} on this machine")
-            if open:
-                _say("note: a run on this machine has no dashboard; with `longshore up` there is one")
-            if not wait:
-                return batch
-            _wait(run, batch, progress)
+        if not disable_progress_bar and progress is not False:
+            _say(f"batch {batch.id}: {number_of_jobs(len(jobs))} on this machine")
+        if open:
+            _say("note: a run on this machine has no dashboard; with `longshore up` there is one")
+        if not wait:
+            run.start()
+            return batch
+        with shown:
+            _run_and_wait(run, batch, shown)
         batch.wait()
         return batch
 
@@ -255,12 +258,12 @@ class _LocalBatch(Batch):
         )
 
 
-def _wait(run: LocalRun, batch: Batch, progress: Progress) -> None:
+def _run_and_wait(run: LocalRun, batch: Batch, progress: TalkingProgress) -> None:
     """Until it is complete. Who interrupts the waiting ends the tasks, and goes on when they have ended."""
     with _ended_with_us(run):
         try:
-            for status in batch.watch():
-                progress.changed(status)
+            run.start()
+            follow(batch, progress)
         except BaseException as error:
             run.stop("interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__)
             while True:
