@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
@@ -157,17 +158,21 @@ class Dialect(ABC):
 
     # -- bulk ------------------------------------------------------------------------------------
 
+    def together(self) -> AbstractContextManager[object]:
+        """What the writer does meanwhile may be sent at once, and answered when it is over."""
+        return nullcontext()
+
     @abstractmethod
     def table_of(self, ids: Sequence[int]) -> tuple[str, str]:
         """A table ``wanted`` with these in its column ``id``, and its parameter."""
 
     @abstractmethod
     def upsert(self, how: Upsert, rows: Sequence[Row]) -> None:
-        """Insert or replace on the writer. Contradiction when the guard of one does not hold."""
+        """Insert or replace on the writer, `together`. Contradiction when the guard of one does not hold."""
 
     @abstractmethod
     def update_ranges(self, updates: list[RangeUpdate]) -> None:
-        """On the writer. They must not overlap. Contradiction when a job is missing or complete."""
+        """On the writer, `together`; not overlapping. Contradiction when a job is missing or complete."""
 
     @abstractmethod
     def insert_jobs(
@@ -283,7 +288,7 @@ class Postgres(Dialect):
         writer = peewee.PostgresqlDatabase(
             database, thread_safe=False, options=_options(given, settings), **parameters
         )
-        pool = PooledPostgresqlDatabase(
+        pool = _Pool(
             database,
             max_connections=READERS,
             timeout=WAIT_S,
@@ -292,6 +297,8 @@ class Postgres(Dialect):
         )
         super().__init__(writer, pool)
         self._types: dict[Upsert, tuple[str, ...]] = {}
+        self._sent: list[tuple[Any, int, object]] = []
+        """Cursors of what was sent together, how many rows each is to change, and what it was."""
 
     def _take_lock(self) -> bool:
         ((held,),) = self.rows(self.writer, "SELECT pg_try_advisory_lock(?)", self._LOCK)
@@ -304,13 +311,22 @@ class Postgres(Dialect):
     def _spell(self, sql: str) -> str:
         return sql.replace("?", "%s")
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        connection: psycopg.Connection[Any] = self.writer.connection()  # type: ignore[no-untyped-call]
+        self._sent.clear()
+        with connection.pipeline():
+            yield
+        for cursor, wanted, what in self._sent:
+            _all_written(cursor.rowcount, wanted, what)
+
     def table_of(self, ids: Sequence[int]) -> tuple[str, str]:
         return "unnest(?::integer[]) AS wanted (id)", _array("integer", ids)
 
     def upsert(self, how: Upsert, rows: Sequence[Row]) -> None:
         types = self._types_of(how)
         source = f"SELECT * FROM unnest({', '.join(f'?::{t}[]' for t in types)})"
-        _all_written(self._with_arrays(_upsert(how, source), types, rows), len(rows), how)
+        self._with_arrays(_upsert(how, source), types, rows, len(rows), how)
 
     def update_ranges(self, updates: list[RangeUpdate]) -> None:
         types = ("smallint", "text", "bigint", "bigint", "integer", "integer")
@@ -319,7 +335,7 @@ class Postgres(Dialect):
             FROM unnest({", ".join(f"?::{t}[]" for t in types)})
                 AS r (state, reason, ended_at_ms, batch_id, first, last)
             WHERE job.batch_id = r.batch_id AND job.job_id BETWEEN r.first AND r.last AND job.state + 0 < 4"""
-        _all_written(self._with_arrays(sql, types, updates), _jobs_of(updates), updates)
+        self._with_arrays(sql, types, updates, _jobs_of(updates), updates)
 
     def _types_of(self, how: Upsert) -> tuple[str, ...]:
         if how not in self._types:
@@ -329,10 +345,12 @@ class Postgres(Dialect):
             self._types[how] = tuple(types[column] for column in how.columns)
         return self._types[how]
 
-    def _with_arrays(self, sql: str, types: Sequence[str], rows: Sequence[Row]) -> int:
-        """Run with each column as one array; how many rows it changed."""
+    def _with_arrays(
+        self, sql: str, types: Sequence[str], rows: Sequence[Row], wanted: int, what: object
+    ) -> None:
+        """Send it with each column as one array; it is to change so many rows."""
         arrays = [_array(t, column) for t, column in zip(types, zip(*rows, strict=True), strict=True)]
-        return int(self.execute(self.writer, sql, *arrays).rowcount)
+        self._sent.append((self.execute(self.writer, sql, *arrays), wanted, what))
 
     def insert_jobs(
         self, db: peewee.Database, batch_id: int, first_job_id: int, states: bytes, specs: Iterable[Row]
@@ -348,6 +366,18 @@ class Postgres(Dialect):
             copy.set_types(["int8", "int4", "text", "text", "int4", "int2", "bytea"])
             for row in specs:
                 copy.write_row(row)
+
+
+class _Pool(PooledPostgresqlDatabase):  # type: ignore[misc]
+    """Knows without asking the server that it has hung up: then there is something to read."""
+
+    def _is_closed(self, connection: psycopg.Connection[Any]) -> bool:
+        if not connection.closed:
+            poll = select.poll()
+            poll.register(connection.fileno(), select.POLLIN)
+            if poll.poll(0):
+                connection.close()
+        return connection.closed
 
 
 def _upsert(how: Upsert, source: str) -> str:

@@ -212,7 +212,8 @@ class SharedStore(Pages):
 
     def ensure_project(self, name: str) -> None:
         """The billing project exists."""
-        self._insert("INSERT INTO billing_project (name) VALUES (?)", name)
+        if not self.project_exists(name):
+            self._insert("INSERT INTO billing_project (name) VALUES (?)", name)
 
     def project_exists(self, name: str) -> bool:
         return self._look_up("SELECT name FROM billing_project WHERE name = ?", name) is not None

@@ -111,8 +111,10 @@ class Store(SharedStore):
             raise StoreUnavailable("the last commit failed: load first")
         self._in_doubt = True
         with self._db.committing() as db:
-            last_seq = self._append(db, events, at_ms)
-            self._write(db, changes)
+            last_seq = self._raise_seq(db, len(events))
+            with self._db.together():
+                self._append(db, events, last_seq, at_ms)
+                self._write(db, changes)
         self._in_doubt = False
         return last_seq
 
@@ -124,21 +126,22 @@ class Store(SharedStore):
             found = []  # It is still making its tables.
         return str(found[0][0]) if found else "a process that has just started"
 
-    def _append(self, db: peewee.Database, events: list[Event], at_ms: int) -> int:
+    def _raise_seq(self, db: peewee.Database, by: int) -> int:
         rows = self._db.rows(
             db,
             "UPDATE leader SET last_seq = last_seq + ? WHERE epoch = ? RETURNING last_seq",
-            *(len(events), self.epoch),
+            *(by, self.epoch),
         )
         if not rows:
             raise EpochLost(f"epoch {self.epoch} is over")
-        last_seq: int = rows[0][0]
+        return int(rows[0][0])
+
+    def _append(self, db: peewee.Database, events: list[Event], last_seq: int, at_ms: int) -> None:
         self._db.execute(
             db,
             "INSERT INTO event_log (first_seq, last_seq, at_ms, epoch, events) VALUES (?, ?, ?, ?, ?)",
             *(last_seq - len(events) + 1, last_seq, at_ms, self.epoch, self._encode_events(events)),
         )
-        return last_seq
 
     def _write(self, db: peewee.Database, changes: Changes) -> None:
         if updates := list(_disjoint(changes.job_ranges, changes.jobs)):
