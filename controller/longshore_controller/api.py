@@ -302,7 +302,7 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
                 else:
                     for committed in news:
                         if committed.seq > seq:
-                            for message in _event_messages(seq, committed.seq, committed.events):
+                            for message in _messages_of(committed, seq):
                                 yield message
                             seq = committed.seq
 
@@ -410,6 +410,17 @@ class _Mine:
             return bool(batch_id) and batch_id == self._batch_id
         row = await read(self._store.batch, batch_id, with_deleted=True)
         return row is not None and row.user == self._user
+
+
+def _messages_of(committed: Committed, before: int) -> Iterator[batch_service_pb2.WatchEventsResponse]:
+    """Written once for all who watch, unless it is too long for one message."""
+    if len(committed.events) > EVENTS_PER_MESSAGE:
+        yield from _event_messages(before, committed.seq, committed.events)
+        return
+    if (message := committed.made.get("events")) is None:
+        (message,) = _event_messages(before, committed.seq, committed.events)
+        committed.made["events"] = message
+    yield message
 
 
 def _event_messages(

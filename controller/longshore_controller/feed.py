@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from longshore_controller.core.events import AttemptAssigned, AttemptRevoked, Event, WorkerLost
 from longshore_controller.core.rows import Changes
@@ -28,6 +29,8 @@ class Committed:
     at_ms: int
     events: list[Event]
     changes: Changes
+    made: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What a follower made of it that others of its topic want, too: many may look at one batch."""
 
 
 class Reset(Enum):
