@@ -240,6 +240,8 @@ ALWAYS_RUN = 8
 DOOMED = 16
 """Some parent did not succeed. Only while Pending, only without ALWAYS_RUN."""
 STATE_MASK = 7
+_JOB_STATES: tuple[JobState, ...] = (JobState.PENDING, *JobState)
+"""By number, of which 0 is none."""
 
 CLASSES = 126
 """Sizes of job that a batch tells apart; with more distinct sizes, neighbours share a class."""
@@ -324,7 +326,7 @@ class JobColumns:
         return len(self.states)
 
     def state(self, job_id: int) -> JobState:
-        return JobState(self.states[job_id - 1] & STATE_MASK)
+        return _JOB_STATES[self.states[job_id - 1] & STATE_MASK]
 
     def always_run(self, job_id: int) -> bool:
         return bool(self.states[job_id - 1] & ALWAYS_RUN)

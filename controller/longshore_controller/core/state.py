@@ -59,6 +59,13 @@ class Attempt:
             None, "", self.revoked, self.assigned_at_ms, self.started_at_ms, None, self.main_ms, 0, (),
         )  # fmt: skip
 
+    def ended_row(self, e: ev.AttemptEnded) -> AttemptRow:
+        return AttemptRow(
+            self.attempt_id, self.batch_id, self.job_id, self.number, self.worker_id, self.mcpu,
+            AttemptState.ENDED, e.reason, e.message, self.revoked, self.assigned_at_ms, self.started_at_ms,
+            e.at_ms, e.main_ms, e.cost_nanousd, e.containers,
+        )  # fmt: skip
+
 
 @dataclass(slots=True)
 class Worker:
@@ -319,10 +326,7 @@ class State:
         tries.cost_nanousd += e.cost_nanousd
         tries.count(e.reason, e.job_state)
         self._set_job_state(batch, e.job_id, e.job_state)
-        self._changes.attempts[e.attempt_id] = attempt.row()._replace(
-            state=AttemptState.ENDED, reason=e.reason, message=e.message, ended_at_ms=e.at_ms,
-            main_ms=e.main_ms, cost_nanousd=e.cost_nanousd, containers=e.containers,
-        )  # fmt: skip
+        self._changes.attempts[e.attempt_id] = attempt.ended_row(e)
         self._changes.jobs[e.batch_id, e.job_id] = batch.job_row(
             e.job_id, e.attempt_id, exit_code=e.exit_code, reason=e.job_reason,
             ended_at_ms=e.at_ms if e.job_state.is_complete else None,
