@@ -184,7 +184,8 @@ class FakeRuntime:
 
 
 def _line(what: str, id: ContainerId, values: Mapping[str, object]) -> bytes:
-    return json.dumps([what, id.attempt_id, id.container, values]).encode() + b"\n"
+    said = json.dumps(values) if values else "{}"
+    return f'["{what}", "{id.attempt_id}", {id.container:d}, {said}]\n'.encode()
 
 
 def _fate(spec: ContainerSpec) -> _Fate:
