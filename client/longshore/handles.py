@@ -189,15 +189,11 @@ class AnyJob:
                 yield status
 
     async def _wait(self, timeout: float | None) -> JobStatus:
-        n_completed = -1
-        async with aclosing(self._of._watch(timeout)) as batches:
-            async for batch in batches:
-                if batch.n_completed > n_completed or batch.complete:
-                    n_completed = batch.n_completed
-                    status = await self._ask_status()
-                    if status.complete:
-                        return status
-        return await self._ask_status()
+        async with aclosing(self._watch(timeout)) as statuses:
+            async for status in statuses:
+                if status.complete:
+                    break
+        return status
 
 
 class AnyLog:
