@@ -25,7 +25,7 @@ from longshore_controller.core.model import Refusal, RefusalKind
 from longshore_controller.core.query import Query
 from longshore_controller.core.rows import AttemptRow, BatchRow
 from longshore_controller.engine import Engine
-from longshore_controller.feed import RESET, Feed, Following
+from longshore_controller.feed import RESET, Committed, Feed, Following
 from longshore_controller.interceptors import caller
 from longshore_controller.logs import LogId, LogReading, Logs
 from longshore_controller.store import JobView, Store
