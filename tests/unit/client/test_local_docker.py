@@ -13,6 +13,7 @@ import longshore as hp
 import pytest
 from docker import DockerClient
 from longshore.local import attempt
+from longshore.local.files import remove_tree
 from longshore_workerd import images
 from registry import empty_registry
 
@@ -35,7 +36,9 @@ def backend(tmp_path: Path, docker_client: DockerClient) -> Iterator[hp.LocalBac
 
 
 def run(pipeline: hp.Pipeline, **options: Any) -> hp.Batch:
-    return pipeline.run(**{"progress": False, "check": False, **options})
+    batch = pipeline.run(**{"progress": False, "check": False, **options})
+    assert isinstance(batch, hp.Batch)
+    return batch
 
 
 def ended(batch: hp.Batch) -> dict[str, tuple[str, int | None, str]]:
@@ -114,8 +117,7 @@ def test_a_cancel_ends_containers(backend: hp.LocalBackend, image: str) -> None:
 def test_what_the_user_may_not_remove_is_removed_by_a_container(
     backend: hp.LocalBackend, image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refused = []
-    remove_tree = attempt.remove_tree
+    refused: list[str] = []
 
     def refuse_once(folder: str) -> None:
         """As to somebody who is not root, whose image's commands are."""
