@@ -37,6 +37,11 @@ DONE = (
     types.JOB_STATE_ERROR,
     types.JOB_STATE_CANCELLED,
 )
+_STATES_OF = {
+    "bad": ("failure", "error"),
+    "live": ("open", "ready", "running"),
+    "done": ("success", "failure", "error", "cancelled"),
+}
 _IO = re.compile(r"(?<![\w./-])/io(?=/|\b)")
 
 
@@ -80,6 +85,7 @@ class Faults(grpc.ServerInterceptor):
         def call(request: Any, context: grpc.ServicerContext) -> Any:
             self.calls.append(name)
             n = len(self.calls)
+            context.set_trailing_metadata((("longshore-request-id", f"request-{n}"),))
             if self.refuse_every and n % self.refuse_every == 0:
                 context.abort(CODES.UNAVAILABLE, "refused on purpose")
             answer = behaviour(request, context)
@@ -94,6 +100,7 @@ class Faults(grpc.ServerInterceptor):
 
         def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             self.calls.append(name)
+            context.set_trailing_metadata((("longshore-request-id", f"request-{len(self.calls)}"),))
             for message in behaviour(request, context):
                 if self.cut_every and next(messages) % self.cut_every == 0:
                     context.abort(CODES.UNAVAILABLE, "cut off on purpose")
@@ -488,7 +495,7 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
             yield sent
 
     def _matches(self, query: str, row: Any, context: grpc.ServicerContext) -> bool:
-        """The terms of JobsWindow.query, without its words for several states."""
+        """The terms of JobsWindow.query."""
         is_job = isinstance(row, types.Job)
         name = row.name if is_job else row.attributes["name"]
         states = types.JobState if is_job else types.BatchState
@@ -500,7 +507,7 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
                 number = row.job_id if is_job else row.batch_id
                 found = bare.lower() in name.lower() or bare == str(number)
             elif field == "state":
-                found = state in values.split(",")
+                found = any(state in _STATES_OF.get(value, (value,)) for value in values.split(","))
             else:
                 context.abort(
                     CODES.INVALID_ARGUMENT, f"query: at {query.index(term) + 1}: no field {field!r}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from longshore_tui.app import Dashboard
+from longshore_tui.widgets.table import WindowTable
 from textual.pilot import Pilot
 
 PATIENCE_S = 15.0
@@ -21,6 +22,11 @@ class Terminal:
         self.app = app
         self.press = pilot.press
         self.resize = pilot.resize_terminal
+
+    @property
+    def table(self) -> WindowTable[Any]:
+        """The list in front."""
+        return self.app.screen.query_one(WindowTable)
 
     @property
     def lines(self) -> list[str]:
@@ -44,3 +50,7 @@ class Terminal:
     async def sees(self, *parts: str) -> None:
         """Wait until all of these are on the screen."""
         await self.until(lambda: all(part in self.text for part in parts))
+
+    async def at(self, key: int) -> None:
+        """Wait until the cursor is at this row."""
+        await self.until(lambda: self.table.cursor_key == key)

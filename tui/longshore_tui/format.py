@@ -1,11 +1,14 @@
 """PURE. How values read on the screen: states, money, durations, counts, bars; text made harmless.
 
-A `Part` is a text and the colour it has beside its meaning: what a colour says, the text says too.
+Every symbol takes one cell, and has one in ASCII that stands for it where there are no others. A
+`Part` is a text and the colour it has beside its meaning: what a colour says, the text says too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
+from typing import Any
 
 from longshore.terminal import clean
 from longshore.units import dollars
@@ -26,6 +29,12 @@ _STATES = {
     "open": ("…", "#e6c229"),
 }
 _UNKNOWN = ("?", DIM)
+
+IN_ASCII = str.maketrans(
+    "·○◐●▶✓✗⊘…⇄▸▲▼▾≥×–—█▓▚▒░▐│─╭╮╰╯◆⋯⏎↑↓←→",
+    ".o@*>+x-~%>^vv>x--#X-=.||-++++*~<^v<>",
+)
+"""What stands for a symbol on a terminal that has none, cell by cell."""
 
 MEANINGS = {
     "pending": "waits for the jobs it depends on",
@@ -99,12 +108,26 @@ def elapsed(seconds: float) -> str:
     return "0s" if seconds < 1 else duration(int(seconds) * 1000)
 
 
-def count(n: int) -> str:
+def some(n: int) -> str:
+    """In at most five cells or so, for narrow terminals.
+
+    >>> some(999), some(63_642), some(2_400_000)
+    ('999', '63.6k', '2.4M')
     """
-    >>> count(104_332), count(0)
-    ('104,332', '·')
+    for scale, unit in ((10**6, "M"), (10**3, "k")):
+        if n >= scale:
+            return f"{n // (scale // 10) / 10:.1f}{unit}"
+    return str(n)
+
+
+def count(n: int, width: int = 20) -> str:
+    """Whole where there is room.
+
+    >>> count(104_332), count(0), count(1_204_332, 7)
+    ('104,332', '·', '1.2M')
     """
-    return f"{n:,}" if n else "·"
+    whole = f"{n:,}" if n else "·"
+    return whole if len(whole) <= width else some(n)
 
 
 def percent(n: int, of: int) -> str:
@@ -158,3 +181,30 @@ def size(n_bytes: int) -> str:
             return f"{value:.3g} {unit}"
         value /= 1000
     return f"{value:,.3f}".rstrip("0").rstrip(".") + " TB"
+
+
+def document(values: Mapping[str, Any], indent: str = "") -> list[str]:
+    """Names and values below each other, as in YAML; texts of several lines as they are, harmless.
+
+    What is empty is left out.
+
+    >>> document({'name': 'a', 'env': {'X': '1'}, 'command': ['sh', '-c', 'true'], 'image': ''})
+    ['name: a', 'env:', '  X: 1', 'command:', '  - sh', '  - -c', '  - true']
+    """
+    lines: list[str] = []
+    for name, value in values.items():
+        if value is None or value in ("", 0, False) or value in ([], {}, ()):
+            continue
+        lines += _entry(f"{indent}{one_line(str(name))}:", value, indent)
+    return lines
+
+
+def _entry(head: str, value: Any, indent: str) -> list[str]:
+    if isinstance(value, Mapping):
+        return [head, *document(value, f"{indent}  ")]
+    if isinstance(value, list | tuple):
+        return [head, *(line for each in value for line in _entry(f"{indent}  -", each, f"{indent}  "))]
+    text = clean(str(value)).replace("\t", "        ").rstrip("\n")
+    if "\n" not in text:
+        return [f"{head} {text}"]
+    return [f"{head} |", *(f"{indent}    {line}" for line in text.split("\n"))]

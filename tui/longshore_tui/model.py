@@ -1,107 +1,67 @@
-"""PURE. What the dashboard knows: views, the updates that tell about them, and what follows from both.
+"""PURE. What the dashboard knows: the updates that tell about the service, and what follows from them.
 
 An update is told by the feed; everything here is a fold of updates. `now` is seconds since 1970.
 """
 
 from __future__ import annotations
 
-import codecs
-import re
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from longshore.terminal import clean
-
 if TYPE_CHECKING:
-    from longshore.status import BatchStatus, Event, JobStatus, Page, Session
+    from longshore.status import AttemptStatus, BatchesView, BatchStatus, JobStatus, JobsView, Session
 
 CONTAINERS = ("input", "main", "output")
-FAILED = ("Failure", "Error")
-PAGE = 100
-"""Rows of a list that are read, and kept up to date, at a time."""
-
-# What a screen can show. Each knows which events concern it.
+FAILED = "state:bad"
+"""The term of a query that leaves what has failed."""
 
 
 @dataclass(frozen=True, slots=True)
-class BatchesView:
-    """A page of batches: those older than one, or the newest."""
+class Wanted:
+    """Rows `first` to `first + n - 1` of those that match `query`, counted from the batch `anchor`."""
 
-    before: int | None = None
+    query: str = ""
+    first: int = 0
+    n: int = 200
+    anchor: int = 0
 
-    def concerned_by(self, event: Event) -> bool:
-        return bool(event.batch_id) and (self.before is None or event.batch_id < self.before)
-
-
-@dataclass(frozen=True, slots=True)
-class JobsView:
-    """A batch and a page of its jobs."""
-
-    batch_id: int
-    after: int = 0
-    only_failed: bool = False
-
-    def concerned_by(self, event: Event) -> bool:
-        # Any of its jobs moves the counters of the batch, which are shown too.
-        return event.batch_id == self.batch_id
-
-
-@dataclass(frozen=True, slots=True)
-class JobView:
-    """One job with its attempts."""
-
-    batch_id: int
-    job_id: int
-
-    def concerned_by(self, event: Event) -> bool:
-        return event.batch_id == self.batch_id and (
-            not event.jobs or any(first <= self.job_id <= last for first, last in event.jobs)
-        )
-
-
-View = BatchesView | JobsView | JobView
 
 # What the feed tells.
-
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """The service answers."""
-
-    session: Session
-    endpoint: str
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
     """The service is alive."""
 
+    session: Session
+
 
 @dataclass(frozen=True, slots=True)
 class BatchesRead:
-    page: Page[BatchStatus]
+    view: BatchesView
 
 
 @dataclass(frozen=True, slots=True)
 class JobsRead:
-    batch: BatchStatus
-    page: Page[JobStatus]
+    view: JobsView
 
 
 @dataclass(frozen=True, slots=True)
 class JobRead:
-    batch: BatchStatus
     job: JobStatus
 
 
 @dataclass(frozen=True, slots=True)
-class LogRead:
-    """A piece of a log; `offset` is that of its first byte."""
+class QueryRefused:
+    """The service cannot read a query; the window goes on with the one before.
 
-    offset: int
-    data: bytes
+    `position`: of the character where it fails, from 0.
+    """
+
+    query: str
+    position: int
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +88,7 @@ class Refused:
     hint: str
 
 
-Update = Connected | Heard | BatchesRead | JobsRead | JobRead | LogRead | LogEnded | Lost | Refused
+Update = Heard | BatchesRead | JobsRead | JobRead | QueryRefused | LogEnded | Lost | Refused
 
 _STALE_S = 10.0
 
@@ -138,20 +98,17 @@ class Link:
     """What is known about the connection."""
 
     session: Session | None = None
-    endpoint: str = ""
     heard_at: float | None = None
     lost: Lost | None = None
     lost_at: float = 0.0
     refused: Refused | None = None
 
-    def after(self, update: Update, now: float) -> Link:
+    def after(self, update: Heard | Lost | Refused, now: float) -> Link:
         if isinstance(update, Lost):
             return replace(self, lost=update, lost_at=now, refused=None)
         if isinstance(update, Refused):
             return replace(self, refused=update, lost=None)
-        if isinstance(update, Connected):
-            return Link(update.session, update.endpoint, heard_at=now)
-        return Link(self.session, self.endpoint, heard_at=now)
+        return Link(update.session, heard_at=now)
 
     def state(self, now: float) -> tuple[str, str]:
         """``connecting``, ``live``, ``stale``, ``offline`` or ``refused``, and the same for people."""
@@ -159,7 +116,7 @@ class Link:
             return "refused", "○ refused"
         if self.lost:
             wait_s = max(0.0, self.lost_at + self.lost.retry_s - now)
-            return "offline", f"○ offline · try {self.lost.tries + 1} in {wait_s:.0f}s"
+            return "offline", f"○ offline · retry {self.lost.tries} in {wait_s:.0f}s"
         if self.heard_at is None:
             return "connecting", "◐ connecting"
         silent_s = now - self.heard_at
@@ -168,14 +125,17 @@ class Link:
         return "live", "● live"
 
 
-# Lists.
+# A query.
 
 
-def place(keys: Sequence[int], key: int | None, index: int) -> int:
-    """Where the cursor belongs in a list that was read again: at its row, else where that row was."""
-    if key in keys:
-        return keys.index(key)
-    return max(0, min(index, len(keys) - 1))
+def with_term(query: str, term: str) -> str:
+    """The query with this term as well, or without it when it had it.
+
+    >>> with_term('align', 'state:bad'), with_term('align state:bad', 'state:bad')
+    ('align state:bad', 'align')
+    """
+    terms = query.split()
+    return " ".join([each for each in terms if each != term] if term in terms else [*terms, term])
 
 
 # A job.
@@ -183,23 +143,31 @@ def place(keys: Sequence[int], key: int | None, index: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A container of the latest attempt. `state`: a job's word, or ``''`` when there is no such container."""
+    """A container of an attempt. `state`: a job's word, or ``''`` when there is no such container."""
 
     name: str
     state: str
     started_s: float | None = None
     """Seconds since 1970."""
     ran_ms: int | None = None
+    pulled_ms: int | None = None
+    """How long its image was fetched; not billed."""
     exit_code: int | None = None
     error: str = ""
 
 
-def steps(job: JobStatus) -> tuple[Step, ...]:
-    """The three containers of a job as far as they are known.
+def attempt_of(job: JobStatus, number: int | None) -> AttemptStatus | None:
+    """The attempt of this number, or the latest; None when it has none so far."""
+    chosen = [each for each in job.attempts if each.number == number]
+    return (chosen or job.attempts)[-1] if job.attempts else None
+
+
+def steps(job: JobStatus, number: int | None = None) -> tuple[Step, ...]:
+    """The three containers of an attempt, as far as they are known.
 
     Their records come when the attempt ends; until then follows from its state which of them runs.
     """
-    attempt = job.attempts[-1] if job.attempts else None
+    attempt = attempt_of(job, number)
     spec = job.spec
     has = {
         "input": spec is None or bool(spec.input_files),
@@ -226,12 +194,14 @@ def steps(job: JobStatus) -> tuple[Step, ...]:
                 )
             )
             continue
+        pulled = record.pull_started_ms is not None and record.pull_ended_ms is not None
         ran = record.started_ms is not None and record.ended_ms is not None
         found.append(
             Step(
                 name,
                 record.state.lower(),
                 ran_ms=(record.ended_ms or 0) - (record.started_ms or 0) if ran else None,
+                pulled_ms=(record.pull_ended_ms or 0) - (record.pull_started_ms or 0) if pulled else None,
                 exit_code=record.exit_code,
                 error=record.error or record.error_kind,
             )
@@ -248,72 +218,40 @@ def foremost(containers: Sequence[Step]) -> str:
     return "main"
 
 
-# A log.
+# What is done to batches.
 
-_COLOURS = re.compile("\x1b\\[[0-9;:]*m")
+TYPED_FROM = 100
+"""With more running jobs than this, a key pressed by mistake is not enough."""
 
 
-class LogText:
-    """The lines of a log, from its bytes: harmless, at most `most` of them, the latest.
+def consequences(batches: Sequence[BatchStatus]) -> list[tuple[str, str]]:
+    """What becomes of the jobs of these batches when they are cancelled: a state, and words."""
+    n_running = sum(batch.n_running for batch in batches)
+    n_waiting = sum(batch.n_pending + batch.n_ready for batch in batches)
+    n_missing = sum(batch.n_jobs - _n_known(batch) for batch in batches if not batch.closed)
+    n_done = sum(batch.n_completed for batch in batches)
+    lines = []
+    if n_running:
+        lines.append(("running", f"{_jobs(n_running, 'running')} will be stopped"))
+    if n_waiting:
+        lines.append(("pending", f"{_jobs(n_waiting, 'waiting')} will not run, unless always_run"))
+    if n_missing > 0:
+        lines.append(("open", f"{_jobs(n_missing, 'missing')} can no longer be submitted"))
+    if n_done:
+        lines.append(("success", f"{_jobs(n_done, 'finished')} will be kept, with what was written"))
+    return lines
 
-    Colours are left out, other control characters spelled; of a line that was written over with
-    carriage returns the last version stays; of a very long one its beginning.
-    """
 
-    LONGEST = 8192
+def confirmed_by(batches: Sequence[BatchStatus]) -> str:
+    """What has to be typed before these are cancelled or deleted; '' when a key is enough."""
+    if len(batches) > 1:
+        return str(len(batches))
+    return str(batches[0].id) if batches[0].n_running > TYPED_FROM else ""
 
-    def __init__(self, most: int = 20_000) -> None:
-        self.lines: deque[str] = deque(maxlen=most)
-        self.n_dropped = 0
-        """Lines that were there and gave way."""
-        self.offset: int | None = None
-        """Of the first byte; None before any came."""
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._rest = ""
-        self._rest_cut = 0
 
-    @property
-    def n_bytes_before(self) -> int:
-        """Bytes of the log that were not read because they are too far from its end."""
-        return self.offset or 0
+def _n_known(batch: BatchStatus) -> int:
+    return batch.n_pending + batch.n_ready + batch.n_running + batch.n_completed
 
-    @property
-    def last(self) -> str:
-        """The line that is still being written; often ``''``."""
-        return self._line(self._rest) if self._rest else ""
 
-    def add(self, piece: LogRead) -> None:
-        if self.offset is None:
-            self.offset = piece.offset
-        self._take(self._decoder.decode(piece.data))
-
-    def end(self) -> None:
-        """What is still being written is a line too."""
-        self._take(self._decoder.decode(b"", final=True))
-        if self._rest:
-            self._take("\n")
-
-    def _take(self, text: str) -> None:
-        first, *more = text.split("\n")
-        self._write(first)
-        for line in more:
-            if len(self.lines) == self.lines.maxlen:
-                self.n_dropped += 1
-            self.lines.append(self._line(self._rest))
-            self._rest, self._rest_cut = "", 0
-            self._write(line)
-
-    def _write(self, text: str) -> None:
-        """Add to the line that is being written, of which only so much is kept as is needed."""
-        self._rest += text
-        body = self._rest.rstrip("\r")
-        if "\r" in body:
-            self._rest_cut = 0
-        self._rest = body.rpartition("\r")[2] + ("\r" if len(body) < len(self._rest) else "")
-        if len(self._rest) > self.LONGEST:
-            self._rest_cut += len(self._rest) - self.LONGEST
-            self._rest = self._rest[: self.LONGEST]
-
-    def _line(self, raw: str) -> str:
-        text = clean(_COLOURS.sub("", raw.rstrip("\r"))).expandtabs(8)
-        return f"{text} …(+{self._rest_cut:,} characters)" if self._rest_cut else text
+def _jobs(n: int, kind: str) -> str:
+    return f"{n:,} {kind} job{'' if n == 1 else 's'}"

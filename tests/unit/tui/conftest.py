@@ -19,8 +19,8 @@ Open = Callable[..., AbstractAsyncContextManager[Terminal]]
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[FakeService]:
-    """Runs nothing by itself; its pages hold three rows."""
-    with FakeService(tmp_path / "service", runs_jobs=False, page=3) as service:
+    """Runs nothing by itself."""
+    with FakeService(tmp_path / "service", runs_jobs=False) as service:
         yield service
 
 
@@ -52,7 +52,7 @@ def open_dashboard(service: FakeService) -> Open:
         *target: int, size: tuple[int, int] = (120, 35), token: str = TOKEN
     ) -> AsyncIterator[Terminal]:
         app = Dashboard(Feed(connect_to(service.endpoint, token)), *target)
-        async with app.run_test(size=size) as pilot:
+        async with app.run_test(size=size, notifications=True) as pilot:
             yield Terminal(app, pilot)
 
     return open_dashboard

@@ -6,23 +6,22 @@ import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from fakes_service import TOKEN, FakeService
 from longshore import Client, Unavailable, UsageError
 from longshore_api.v1 import types_pb2 as types
 from longshore_tui.__main__ import run
-from longshore_tui.model import LogRead, LogText
-from longshore_tui.screens.help import HelpScreen
-from longshore_tui.widgets.log_view import LogView
-from longshore_tui.widgets.table import Table
-from textual.app import App, ComposeResult
+from longshore_tui.screens.live import LiveScreen
+from longshore_tui.screens.menu import MenuScreen
+from longshore_tui.widgets.key_bar import keys_of
+from longshore_tui.widgets.table import WindowTable
 
 from .conftest import Open
 
 Submit = Callable[..., int]
 SIZES = [(120, 35), (80, 24)]
-HOSTILE = "\x1b]0;pwned\x07\x1b[2J[bold]x[/] \u202e\r\n日本語 {0} %s"
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -40,15 +39,29 @@ async def test_batches_are_listed_newest_first_with_counts_and_costs(
         assert terminal.text.index("second") < terminal.text.index("first")
 
 
-async def test_a_new_batch_appears_by_itself_and_the_cursor_stays_at_its_row(
+async def test_a_new_batch_is_counted_and_moves_nothing_until_somebody_wants_to_see_it(
     submit: Submit, open_dashboard: Open
 ) -> None:
     batch_id = submit("old")
     async with open_dashboard() as terminal:
         await terminal.sees("old")
-        submit("new")
-        await terminal.sees("new")
-        assert terminal.app.screen.query_one(Table).cursor_key == batch_id
+        row = terminal.line("old")
+        submit("newer")
+        await terminal.sees("▲ 1 new · Home")
+        assert terminal.line("old") == row
+        assert terminal.table.cursor_key == batch_id
+        assert "newer" not in terminal.text
+        await terminal.press("home")
+        await terminal.sees("newer")
+        assert "▲" not in terminal.text
+        assert terminal.text.index("newer") < terminal.text.index("old ")
+
+
+async def test_the_first_batch_appears_by_itself(submit: Submit, open_dashboard: Open) -> None:
+    async with open_dashboard() as terminal:
+        await terminal.sees("No batches yet", "hp.Pipeline")
+        submit("first")
+        await terminal.sees("first", "1 batch")
 
 
 async def test_a_deleted_batch_disappears(client: Client, submit: Submit, open_dashboard: Open) -> None:
@@ -87,33 +100,25 @@ async def test_what_becomes_of_a_job_is_seen_at_once(
         service.finish(batch_id, 1, exit_code=3)
         await terminal.until(lambda: re.search(r"job-001 .* ✗ failure +3 ", terminal.text))
         service.finish(batch_id, 2)
-        await terminal.sees("✗ failure  █", "100%")
+        await terminal.sees("100%  ✗ failure  ✓ 1  ✗ 1")
 
 
-async def test_a_storm_of_events_becomes_a_few_readings(
+async def test_a_window_is_followed_wherever_one_scrolls(
     service: FakeService, submit: Submit, open_dashboard: Open
 ) -> None:
-    batch_id = submit(n_jobs=300)
+    batch_id = submit(n_jobs=1500)
     async with open_dashboard(batch_id) as terminal:
-        await terminal.sees("pending")
-        for job_id in range(1, 301):
-            service.finish(batch_id, job_id)
-        await terminal.sees("✓ 300")
-        assert service.faults.calls.count("ListJobs") < 20
-
-
-async def test_beyond_the_last_row_lies_the_next_page(submit: Submit, open_dashboard: Open) -> None:
-    batch_id = submit(n_jobs=8)
-    async with open_dashboard(batch_id) as terminal:
-        await terminal.sees("job-003", "page 1 ▾")
-        await terminal.press("end", "down")
-        await terminal.sees("job-004", "job-006", "page 2 ▾")
-        await terminal.press("pagedown", "pagedown")
-        await terminal.sees("job-007", "job-008", "page 3")
-        assert "▾" not in terminal.text
-        await terminal.press("up")
-        await terminal.sees("job-004", "job-006", "page 2 ▾")
-        assert terminal.app.screen.query_one(Table).cursor_key == 6
+        await terminal.sees("job-001")
+        await terminal.press("end")
+        await terminal.sees("job-1500")
+        service.finish(batch_id, 1499, exit_code=3)
+        await terminal.until(lambda: "✗ failure" in terminal.line("job-1499"))
+        await terminal.press("pageup", "pageup")
+        assert terminal.table.cursor < 1450
+        await terminal.press("g", "g")
+        await terminal.sees("job-001")
+    assert service.faults.calls.count("WatchJobs") == 1
+    assert not {"ListJobs", "GetBatch", "GetJob", "WatchEvents"} & set(service.faults.calls)
 
 
 async def test_only_failed_jobs_are_listed_on_request(
@@ -122,13 +127,77 @@ async def test_only_failed_jobs_are_listed_on_request(
     batch_id = submit(n_jobs=6)
     async with open_dashboard(batch_id) as terminal:
         await terminal.sees("job-001")
-        await terminal.press("f")
-        await terminal.sees("No job of this batch has failed.")
+        await terminal.press("down", "down", "f")
+        await terminal.sees("Nothing matches  state:bad", "esc shows all again")
         service.finish(batch_id, 5, exit_code=1)
-        await terminal.sees("job-005", "failed only")
+        await terminal.sees("job-005", "/ state:bad", "1 of 6 jobs")
         assert "job-001" not in terminal.text
         await terminal.press("f")
         await terminal.sees("job-001")
+        await terminal.until(lambda: terminal.table.cursor_key == 3)
+
+
+async def test_a_filter_is_asked_while_it_is_typed_and_escape_comes_back_to_the_row(
+    submit: Submit, open_dashboard: Open
+) -> None:
+    batch_id = submit(n_jobs=200)
+    async with open_dashboard(batch_id) as terminal:
+        await terminal.sees("job-001")
+        await terminal.press(*["pagedown"] * 3)
+        key = terminal.table.cursor_key
+        await terminal.press("slash", *"job-199")
+        await terminal.sees("job-199", "1 of 200 jobs")
+        await terminal.press("enter")
+        await terminal.sees("/ job-199")
+        await terminal.press("escape")
+        await terminal.until(lambda: terminal.table.cursor_key == key)
+        await terminal.sees(f"job-{key:03}")
+
+
+async def test_a_query_that_cannot_be_read_is_shown_where_it_fails(
+    submit: Submit, open_dashboard: Open
+) -> None:
+    batch_id = submit(n_jobs=3)
+    async with open_dashboard(batch_id) as terminal:
+        await terminal.sees("job-003")
+        await terminal.press("slash", *"job colour:red", "enter")
+        await terminal.sees("no field 'colour'", "job-003")
+        assert terminal.line("no field").index("^") == 2 + len("job ")
+        await terminal.press("escape")
+        await terminal.until(lambda: "no field" not in terminal.text)
+        await terminal.press("slash", *"002", "enter")
+        await terminal.sees("1 of 3 jobs")
+
+
+async def test_n_goes_from_one_failed_job_to_the_next(
+    service: FakeService, submit: Submit, open_dashboard: Open
+) -> None:
+    batch_id = submit(n_jobs=400)
+    for job_id in (20, 210, 390):
+        service.finish(batch_id, job_id, exit_code=1)
+    async with open_dashboard(batch_id) as terminal:
+        await terminal.sees("job-001")
+        for key, job_id in (("n", 20), ("n", 210), ("n", 390), ("N", 210), ("N", 20)):
+            await terminal.press(key)
+            await terminal.at(job_id)
+            await terminal.sees(f"job-{job_id:03}")
+        await terminal.press("N")
+        await terminal.sees("no failed job there")
+
+
+async def test_n_finds_failed_jobs_in_a_filtered_list(
+    service: FakeService, submit: Submit, open_dashboard: Open
+) -> None:
+    batch_id = submit(n_jobs=40)
+    service.finish(batch_id, 14, exit_code=1)
+    service.finish(batch_id, 33, exit_code=1)
+    async with open_dashboard(batch_id) as terminal:
+        await terminal.sees("job-001")
+        await terminal.press("slash", "3", "enter")
+        await terminal.sees("13 of 40 jobs")
+        await terminal.press("n")
+        await terminal.until(lambda: terminal.table.cursor_key == 33)
+        assert terminal.table.cursor == 6
 
 
 async def test_a_log_grows_while_the_job_runs(
@@ -138,7 +207,7 @@ async def test_a_log_grows_while_the_job_runs(
     async with open_dashboard(batch_id, 1) as terminal:
         await terminal.sees("it waits for the jobs it depends on")
         service.write(batch_id, 1, b"one\nhalf a li")
-        await terminal.sees("one", "half a li", "follows ▼")
+        await terminal.sees("one", "half a li", "follow ▼")
         service.write(batch_id, 1, b"ne\nthree\n")
         await terminal.sees("half a line", "three")
         service.finish(batch_id, 1)
@@ -153,52 +222,14 @@ async def test_a_log_that_was_scrolled_up_stays_where_it_is_until_its_end_is_wan
     async with open_dashboard(batch_id, 1) as terminal:
         await terminal.sees("line 99.")
         await terminal.press("home")
-        await terminal.sees("line 0.", "End follows again")
+        await terminal.sees("line 0.", "F follows")
         service.write(batch_id, 1, b"more\n")
-        await terminal.sees("101 lines")
+        await terminal.sees("101 lines", "▼ 1 new")
         assert "line 0." in terminal.text
         await terminal.press("F")
-        await terminal.sees("more", "follows ▼")
+        await terminal.sees("more", "follow ▼")
         service.write(batch_id, 1, b"even more\n")
         await terminal.sees("even more")
-
-
-async def test_a_log_view_forgets_its_oldest_lines_without_moving_what_is_looked_at() -> None:
-    class Alone(App[None]):
-        def compose(self) -> ComposeResult:
-            yield LogView()
-
-    text = LogText(most=200)
-    text.add(LogRead(0, b"".join(b"line %d.\n" % n for n in range(200))))
-    app = Alone()
-    async with app.run_test(size=(80, 24)) as pilot:
-        view = app.query_one(LogView)
-        view.show(text)
-        view.focus()
-        await pilot.press("pageup", "pageup")
-        top = view.render_line(0).text
-        assert top.startswith("line 1")
-        text.add(LogRead(0, b"more\n" * 50))
-        view.grown()
-        assert view.render_line(0).text == top
-        await pilot.press("F")
-        assert view.render_line(23).text.startswith("more")
-
-
-async def test_a_key_is_heeded_before_the_log_has_its_scrollbar() -> None:
-    class Alone(App[None]):
-        def compose(self) -> ComposeResult:
-            yield LogView()
-
-    text = LogText()
-    text.add(LogRead(0, b"".join(b"line %d.\n" % n for n in range(100))))
-    async with Alone().run_test(size=(80, 24)) as pilot:
-        view = pilot.app.query_one(LogView)
-        view.show(text)
-        view.action_first()
-        await pilot.pause()
-        assert view.render_line(0).text.startswith("line 0.")
-        assert not view.follows
 
 
 async def test_the_containers_of_a_job_are_tabs(
@@ -212,8 +243,13 @@ async def test_the_containers_of_a_job_are_tabs(
         await terminal.press("1")
         await terminal.sees("copied a")
         await terminal.press("3")
-        await terminal.sees("This job has no output container, for it has no output files.")
-        await terminal.press("tab", "tab")
+        await terminal.sees("this job has no output container, for it has no output files")
+        assert "3 Output" not in terminal.text
+        await terminal.press("4")
+        await terminal.sees("attempt 1  started")
+        await terminal.press("5")
+        await terminal.sees("command:", "  - true", "input_files:")
+        await terminal.press("2")
         await terminal.sees("from main")
 
 
@@ -224,24 +260,6 @@ async def test_a_job_that_wrote_nothing_says_so(
     service.finish(batch_id, 1)
     async with open_dashboard(batch_id, 1) as terminal:
         await terminal.sees("main wrote nothing.")
-
-
-@pytest.mark.parametrize("size", SIZES)
-async def test_hostile_names_and_logs_are_only_text(
-    service: FakeService, submit: Submit, open_dashboard: Open, size: tuple[int, int]
-) -> None:
-    service.user = HOSTILE
-    service.notices = [HOSTILE]
-    batch_id = submit(HOSTILE)
-    job = service.batches[batch_id].jobs[1]
-    job.spec.name = job.reason = HOSTILE
-    service.finish(batch_id, 1, exit_code=1, log=HOSTILE.encode() + b"\xff\x9b2J\n\x9b3J" + bytes(range(256)))
-    async with open_dashboard(size=size) as terminal:
-        for part in ("1 batch", "EXIT", "2J", "line down"):
-            await terminal.sees(part, "[bold]x[")
-            steering = re.findall("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", terminal.text)
-            assert not steering, (part, steering)
-            await terminal.press("question_mark" if part == "2J" else "enter")
 
 
 async def test_what_was_read_stays_while_the_service_is_away(
@@ -285,7 +303,7 @@ async def test_streams_that_break_all_the_time_lose_nothing(
 
 async def test_an_unknown_batch_is_said_to_be_unknown(open_dashboard: Open) -> None:
     async with open_dashboard(77) as terminal:
-        await terminal.sees("batch 77 does not exist, or is not yours", "○ refused")
+        await terminal.sees("batch 77 does not exist, or is not yours")
         await terminal.press("escape")
         await terminal.sees("No batches yet")
 
@@ -330,28 +348,60 @@ async def test_at_any_width_every_line_is_as_wide_as_the_terminal(
         assert {len(line) for line in terminal.lines} == {width}
 
 
-async def test_help_names_every_key_of_the_footer(submit: Submit, open_dashboard: Open) -> None:
+async def test_the_menu_finds_a_key_and_presses_it(submit: Submit, open_dashboard: Open) -> None:
     async with open_dashboard(submit(), size=(120, 50)) as terminal:
         await terminal.sees("job-001")
-        in_footer = {
-            (each.binding.key, each.binding.description)
-            for each in terminal.app.screen.active_bindings.values()
-            if each.binding.show and not each.binding.system
-        }
         await terminal.press("question_mark")
-        await terminal.until(lambda: isinstance(terminal.app.screen, HelpScreen))
-        assert in_footer
-        for _, does in in_footer:
-            await terminal.sees(does)
-        await terminal.press("escape")
-        await terminal.sees("job-001")
+        await terminal.until(lambda: isinstance(terminal.app.screen, MenuScreen))
+        await terminal.sees("failed only", "cancel batch", "? F1")
+        await terminal.press(*"exit")
+        await terminal.sees("✗ failure", "exit code not 0")
+        await terminal.press(*["backspace"] * 4)
+        await terminal.sees("cancel batch")
+        await terminal.press(*"failed only")
+        await terminal.until(lambda: "cancel batch" not in terminal.text)
+        await terminal.press("enter")
+        await terminal.sees("/ state:bad")
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+async def test_the_last_line_has_at_most_twelve_keys_all_of_which_are_bound(
+    submit: Submit, open_dashboard: Open, width: int
+) -> None:
+    batch_id = submit()
+    async with open_dashboard(size=(width, 30)) as terminal:
+        for part in ("1 batch", "job-001", "has not started"):
+            await terminal.sees(part)
+            screen = terminal.app.screen
+            assert isinstance(screen, LiveScreen)
+            keys = keys_of(cast(Any, screen))
+            assert {"app.menu", "app.palette"} <= keys.keys()
+            shown = terminal.lines[-1].split("  ")
+            assert len([each for each in shown if each.strip()]) <= 12
+            assert "? help" in terminal.lines[-1]
+            await terminal.press("enter")
+    assert batch_id
+
+
+async def test_the_palette_jumps_to_a_job(service: FakeService, submit: Submit, open_dashboard: Open) -> None:
+    batch_id = submit("far", n_jobs=3)
+    service.finish(batch_id, 2, log=b"found me\n")
+    async with open_dashboard() as terminal:
+        await terminal.sees("far")
+        await terminal.press("ctrl+p", *f"{batch_id}/2")
+        await terminal.sees(f"open batch {batch_id}, job 2")
+        await terminal.press("enter")
+        await terminal.sees(f"batches ▸ #{batch_id} far ▸ 2 job-002", "found me")
+        await terminal.press("g", "b")
+        await terminal.sees("1 batch")
 
 
 async def test_q_leaves_and_nothing_is_left_running(submit: Submit, open_dashboard: Open) -> None:
     batch_id = submit()
     async with open_dashboard(batch_id, 1) as terminal:
         await terminal.sees("job-001")
-        await terminal.press("q")
+        await terminal.press("q", "q", "q")
+    assert terminal.app.return_code == 0
     assert not [thread.name for thread in threading.enumerate() if "Follow" in thread.name]
 
 
@@ -362,10 +412,10 @@ async def test_the_cursor_keeps_its_row_when_the_terminal_changes(
     async with open_dashboard(batch_id) as terminal:
         await terminal.sees("job-003")
         await terminal.press("end")
-        for size in [(80, 24), (60, 12), (120, 35)]:
+        for size in [(80, 24), (60, 15), (120, 35)]:
             await terminal.resize(*size)
             await terminal.sees("job-003")
-            assert terminal.app.screen.query_one(Table).cursor_key == 3
+            assert terminal.app.screen.query_one(WindowTable).cursor_key == 3
 
 
 def test_without_a_service_that_is_known_it_does_not_begin(

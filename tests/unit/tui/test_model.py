@@ -5,23 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from longshore.status import AttemptStatus, ContainerStatus, Event, JobSpec, JobStatus, Session
+from longshore.status import (
+    AttemptStatus,
+    BatchStatus,
+    ContainerStatus,
+    JobSpec,
+    JobState,
+    JobStatus,
+    Session,
+)
 from longshore_tui.model import (
-    BatchesView,
-    Connected,
     Heard,
-    JobsView,
-    JobView,
     Link,
-    LogRead,
-    LogText,
     Lost,
     Refused,
+    attempt_of,
+    confirmed_by,
+    consequences,
     foremost,
-    place,
     steps,
 )
 
@@ -35,7 +36,7 @@ def a_container(name: str, state: str, exit_code: int | None = 0) -> ContainerSt
 
 
 def a_job(
-    state: str, attempt_state: str = "", *containers: ContainerStatus, spec: JobSpec = SPEC
+    state: JobState, attempt_state: str = "", *containers: ContainerStatus, spec: JobSpec = SPEC
 ) -> JobStatus:
     records = {each.name: each for each in containers}
     attempt = AttemptStatus("a", 1, "w", attempt_state, "", "", AT, AT, None, 0, 1000, 0, records)
@@ -55,58 +56,21 @@ def states(job: JobStatus) -> list[str]:
 def test_a_connection_goes_from_connecting_to_live_to_stale() -> None:
     link = Link()
     assert link.state(0.0)[0] == "connecting"
-    link = link.after(Connected(SESSION, "here:1"), 0.0)
+    link = link.after(Heard(SESSION), 0.0)
     assert link.state(9.0) == ("live", "● live")
     assert link.state(12.0) == ("stale", "◐ stale 12s")
-    assert link.after(Heard(), 12.0).state(12.0)[0] == "live"
+    assert link.after(Heard(SESSION), 12.0).state(12.0)[0] == "live"
 
 
 def test_a_lost_connection_counts_down_to_the_next_try() -> None:
-    link = Link().after(Connected(SESSION, "here:1"), 0.0).after(Lost("gone", 1, 4.0), 10.0)
-    assert link.state(11.0) == ("offline", "○ offline · try 2 in 3s")
+    link = Link().after(Heard(SESSION), 0.0).after(Lost("gone", 1, 4.0), 10.0)
+    assert link.state(11.0) == ("offline", "○ offline · retry 1 in 3s")
     assert link.session is SESSION
-    assert link.after(Heard(), 12.0).state(12.0)[0] == "live"
+    assert link.after(Heard(SESSION), 12.0).state(12.0)[0] == "live"
 
 
 def test_a_refusal_stays() -> None:
     assert Link().after(Refused("no", ""), 0.0).state(100.0)[0] == "refused"
-
-
-# Views.
-
-
-@pytest.mark.parametrize(
-    ("event", "concerned"),
-    [
-        (Event("attempt ended", 8, ((3, 3),)), True),
-        (Event("jobs cancelled", 8, ((1, 2), (3, 9))), True),
-        (Event("batch deleted", 8, ()), True),
-        (Event("attempt ended", 8, ((4, 4),)), False),
-        (Event("attempt ended", 9, ((3, 3),)), False),
-        (Event("worker lost", 0, ()), False),
-    ],
-)
-def test_a_job_is_concerned_by_what_happens_to_it(event: Event, concerned: bool) -> None:
-    assert JobView(8, 3).concerned_by(event) == concerned
-
-
-def test_a_list_is_concerned_by_what_it_may_hold() -> None:
-    assert BatchesView().concerned_by(Event("batch created", 99, ()))
-    assert not BatchesView(before=50).concerned_by(Event("batch created", 99, ()))
-    assert BatchesView(before=50).concerned_by(Event("batch completed", 7, ()))
-    assert not BatchesView().concerned_by(Event("worker joined", 0, ()))
-    assert JobsView(8).concerned_by(Event("attempt ended", 8, ((4, 4),)))
-
-
-@given(st.lists(st.integers(1, 20), unique=True, max_size=8), st.integers(1, 20), st.integers(0, 8))
-def test_a_cursor_stays_at_its_row_or_else_where_it_was(keys: list[int], key: int, index: int) -> None:
-    found = place(keys, key, index)
-    if key in keys:
-        assert keys[found] == key
-    elif keys:
-        assert found == min(index, len(keys) - 1)
-    else:
-        assert found == 0
 
 
 # Containers.
@@ -136,49 +100,43 @@ def test_the_log_to_look_at_first_is_that_of_what_failed() -> None:
     assert foremost(steps(replace(a_job("Pending"), attempts=()))) == "main"
 
 
-# Logs.
+def test_the_containers_of_an_earlier_attempt_are_its_own() -> None:
+    first = a_job("Running", "ended", a_container("main", "Failure", 3)).attempts[0]
+    second = replace(first, number=2, state="started", containers={})
+    job = replace(a_job("Running"), attempts=(first, second))
+    assert [step.state for step in steps(job, 1)] == ["pending", "failure", "pending"]
+    assert states(job) == ["success", "running", "pending"]
+    assert attempt_of(job, None) is second
+    assert attempt_of(job, 1) is first
 
 
-def lines_of(log: bytes, size: int = 1000) -> list[str]:
-    text = LogText()
-    for at in range(0, len(log), size):
-        text.add(LogRead(at, log[at : at + size]))
-    text.end()
-    return list(text.lines)
+# Cancelling.
 
 
-@pytest.mark.parametrize(
-    ("log", "lines"),
-    [
-        (b"one\ntwo", ["one", "two"]),
-        (b"one\r\n\r\ntwo\n", ["one", "", "two"]),
-        (b"10%\r20%\r30%\n", ["30%"]),
-        (b"\x1b[1;31mred\x1b[0m\n", ["red"]),
-        (b"\x1b]0;title\x07\x1b[2J\n", ["\\x1b]0;title\\x07\\x1b[2J"]),
-        ("ü\u202eevil\n".encode(), ["ü\\u202eevil"]),
-        (b"bad \xff\xfe\n", ["bad \ufffd\ufffd"]),
-        (b"a\tb\n", ["a       b"]),
-        (b"x" * 10_000 + b"\nnext\n", ["x" * 8192 + " …(+1,808 characters)", "next"]),
-        (b"", []),
-    ],
-)
-@pytest.mark.parametrize("size", [1, 3, 1000])
-def test_bytes_become_harmless_lines_however_they_are_cut(log: bytes, lines: list[str], size: int) -> None:
-    assert lines_of(log, size) == lines
+def a_batch(**changes: int) -> BatchStatus:
+    counts = dict.fromkeys(
+        ("n_pending", "n_ready", "n_running", "n_completed", "n_succeeded", "n_failed", "n_cancelled"), 0
+    )
+    counts.update(changes)
+    return BatchStatus(
+        8, "p", "ada", "running", False, True, sum(counts.values()), **counts, attributes={}, msec_mcpu=0,
+        cost_nanousd=0, created_at=AT, closed_at=AT, completed_at=None, cancelled_at=None, cancelled_by="",
+        cancel_reason="",
+    )  # fmt: skip
 
 
-@given(st.binary(max_size=300), st.integers(1, 20))
-def test_the_lines_of_a_log_do_not_depend_on_how_it_arrives(log: bytes, size: int) -> None:
-    assert lines_of(log, size) == lines_of(log)
+def test_what_becomes_of_jobs_is_said_before_they_are_cancelled() -> None:
+    said = consequences(
+        [a_batch(n_running=3129, n_pending=2, n_ready=1, n_completed=1), a_batch(n_running=1)]
+    )
+    assert said == [
+        ("running", "3,130 running jobs will be stopped"),
+        ("pending", "3 waiting jobs will not run, unless always_run"),
+        ("success", "1 finished job will be kept, with what was written"),
+    ]
 
 
-def test_a_line_that_is_still_written_is_there_already() -> None:
-    text = LogText()
-    text.add(LogRead(0, b"password: "))
-    assert (list(text.lines), text.last) == ([], "password: ")
-
-
-def test_the_oldest_lines_give_way_and_are_counted() -> None:
-    text = LogText(most=10)
-    text.add(LogRead(500, b"line\n" * 25))
-    assert (len(text.lines), text.n_dropped, text.n_bytes_before) == (10, 15, 500)
+def test_much_is_not_cancelled_by_a_key_pressed_by_mistake() -> None:
+    assert confirmed_by([a_batch(n_running=100)]) == ""
+    assert confirmed_by([a_batch(n_running=101)]) == "8"
+    assert confirmed_by([a_batch(), a_batch()]) == "2"

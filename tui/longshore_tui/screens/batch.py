@@ -5,107 +5,194 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from longshore.errors import BatchError
 from rich.text import Text
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.message import Message
+from textual.widgets import Static
 
 from .. import format
-from ..model import JobsRead, JobsView, Update, View
-from ..widgets.table import Column, Table
+from ..feed import Follow, Tell, next_failed
+from ..model import JobsRead, Update
+from ..widgets.table import Column
 from .job import JobScreen
-from .live import PagedScreen, crumb
+from .lists import ListScreen
+from .live import crumb
 
 if TYPE_CHECKING:
     from longshore.status import BatchStatus, JobStatus
 
 
-class BatchScreen(PagedScreen["JobStatus"]):
-    """One batch: its counters, and a page of its jobs."""
+class BatchScreen(ListScreen["JobStatus"]):
+    """One batch: its counters, its jobs, and what was asked."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("f", "only_failed", "failed only")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("n", "next_failed(True)", "next failed"),
+        Binding("N", "next_failed(False)", "failed before"),
+        Binding("c", "cancel", "cancel batch"),
+        Binding("D", "delete", "delete batch"),
+        Binding("1", "tab('jobs')", "jobs"),
+        Binding("2", "tab('spec')", "spec"),
+        Binding("tab,right_square_bracket", "other_tab", "next tab", show=False),
+    ]
+    KEYS: ClassVar[Sequence[str]] = (
+        "open", "filter", "only_failed", "next_failed(True)", "cancel", "app.palette", "delete", "copy", "go",
+    )  # fmt: skip
 
-    def __init__(self, batch_id: int) -> None:
+    class Found(Message):
+        """The failed job that was looked for: its position and id, or none; or why nobody knows."""
+
+        def __init__(self, found: tuple[int, int] | None | BatchError) -> None:
+            super().__init__()
+            self.found = found
+
+    def __init__(self, batch_id: int, query: str = "") -> None:
         super().__init__(
             [
                 Column("ID", lambda job: str(job.job_id), 7, right=True),
                 Column("NAME", lambda job: format.one_line(job.name), None),
                 Column("STATE", lambda job: format.state(job.state), 11),
                 Column("EXIT", _exit_code, 4, right=True),
-                Column("ATT", lambda job: format.count(job.n_attempts), 3, right=True),
+                Column("ATT", lambda job: format.count(job.n_attempts, 3), 3, right=True, priority=4),
                 Column("TIME", self._time, 7, right=True),
-                Column("COST", _cost, 13, right=True),
-                Column("REASON", lambda job: format.one_line(job.reason), 36, from_width=110),
+                Column("COST", _cost, 11, right=True, priority=3),
+                Column("REASON", lambda job: format.one_line(job.reason), 38, from_width=110, priority=5),
             ],
             key=lambda job: job.job_id,
+            query=query,
         )
-        self._batch_id = batch_id
+        self.batch_id = batch_id
         self._batch: BatchStatus | None = None
-        self._only_failed = False
-
-    @property
-    def view(self) -> View:
-        return JobsView(self._batch_id, self.start or 0, self._only_failed)
+        self._tab = "jobs"
 
     @property
     def crumbs(self) -> Sequence[str]:
-        crumbs = ["batches", crumb(f"#{self._batch_id}", self._batch)]
-        return [*crumbs, "failed only"] if self._only_failed else crumbs
+        return ["batches", crumb(f"#{self.batch_id}", self._batch)]
+
+    def body(self) -> ComposeResult:
+        yield from super().body()
+        with VerticalScroll(id="spec"):
+            yield Static(id="spec-text")
+
+    def start(self, tell: Tell) -> Follow:
+        return self.dashboard.feed.follow_jobs(self.batch_id, self.wanted, tell)
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.query_one("#spec").display = False
 
     def take(self, update: Update) -> None:
-        assert isinstance(update, JobsRead)
-        self._batch = update.batch
-        self.show_page(update.page)
+        if isinstance(update, JobsRead) and update.view.batch is not None:
+            self._batch = update.view.batch
+            self.dashboard.seen([self._batch])
+            self.query_one("#spec-text", Static).update(self._spec(self._batch))
+        super().take(update)
 
     def summary(self) -> Text:
         batch = self._batch
         if batch is None:
             return Text()
-        text = Text()
-        text.append(*format.state(batch.state))
-        if not batch.complete and batch.state in ("failure", "cancelled"):
-            text.append(", unfinished")
-        width = 24 if self.app.size.width >= 110 else 12
+        badge = self.dashboard.badge(batch)
+        text = Text(no_wrap=True, overflow="ellipsis")
+        width = 36 if self.is_wide else 16
         numbers = batch.n_succeeded, batch.n_failed, batch.n_cancelled, batch.n_running, batch.n_jobs
-        text.append("  ").append(format.bar(width, *numbers), format.symbol(batch.state)[1])
-        text.append(f" {format.percent(batch.n_completed, batch.n_jobs)} ")
-        for word, n in (
-            ("success", batch.n_succeeded),
-            ("failure", batch.n_failed),
-            ("cancelled", batch.n_cancelled),
-            ("running", batch.n_running),
-            ("ready", batch.n_ready),
-            ("pending", batch.n_pending),
-        ):
-            if n:
-                symbol, colour = format.symbol(word)
-                text.append(f" {symbol} {n:,}", colour)
-        text.append(f"  {format.money(batch.cost_nanousd, so_far=not batch.complete)}", "bold")
-        if self.page_words:
-            text.append(f"  {self.page_words}", "dim")
+        text.append(format.bar(width, *numbers), format.symbol(batch.state)[1])
+        text.append(f" {format.percent(batch.n_completed, batch.n_jobs)}  ", "bold")
+        from .batches import cancelled_words, counts
+
+        text.append_text(counts(batch, short=not self.is_wide))
+        if badge:
+            text.append("  ").append(*badge)
+        if not batch.complete and batch.state in ("failure", "cancelled"):
+            text.append("  unfinished", format.WARNING)
         if batch.cancelled_at or batch.cancelled_by:
-            why = f": {batch.cancel_reason}" if batch.cancel_reason else ""
-            text.append(f"\ncancelled by {format.one_line(batch.cancelled_by + why)}", format.DIM)
+            text.append(f"\n{cancelled_words(batch)}", format.DIM)
+        text.append("\n")
+        for number, name in enumerate(("jobs", "spec"), start=1):
+            text.append(f" {number} {name.title()} ", "reverse" if name == self._tab else "")
+            text.append(" ")
+        cost = format.money(batch.cost_nanousd, so_far=not batch.complete)
+        text.append(f"  {cost}", "bold")
+        if self.wanted.query and self.n_matching is not None:
+            text.append(f"   / {format.one_line(self.wanted.query)}   ", format.WARNING)
+            text.append(f"{self.n_matching:,} of {batch.n_jobs:,} jobs")
         return text
 
     def nothing(self) -> str:
-        if self.page is None or self.page.rows:
+        if self._batch is None or self.n_matching or self.wanted.query or self._tab != "jobs":
             return ""
-        if self._only_failed:
-            return "No job of this batch has failed.\n\nf shows all its jobs again."
-        if self._batch and not self._batch.closed:
+        if not self._batch.closed:
             return f"The batch is open: none of its {self._batch.n_jobs:,} jobs has been submitted so far."
         return "This batch has no jobs."
 
-    def action_only_failed(self) -> None:
-        self._only_failed = not self._only_failed
-        self.first_page()
+    def few_words(self) -> str:
+        from .batches import counts
 
-    def on_table_opened(self, message: Table.Opened) -> None:
-        self.app.push_screen(JobScreen(self._batch_id, message.key, self._batch))
+        return counts(self._batch, short=True).plain if self._batch else ""
+
+    def target(self, row: JobStatus) -> str:
+        return f"{self.batch_id}/{row.job_id}"
+
+    def open(self, key: int) -> None:
+        self.app.push_screen(JobScreen(self.batch_id, key, self._batch))
+
+    def action_tab(self, name: str) -> None:
+        self._tab = name
+        self.query_one("#spec").display = name == "spec"
+        self.table.display = name == "jobs"
+        (self.table if name == "jobs" else self.query_one("#spec")).focus()
+        self.show_empty()
+        self.show_summary()
+        self.show_keys()
+
+    def action_other_tab(self) -> None:
+        self.action_tab("spec" if self._tab == "jobs" else "jobs")
+
+    def action_next_failed(self, forward: bool) -> None:
+        at = self.table.cursor_key or self.table.cursor + 1
+        question = next_failed(self.batch_id, self.wanted.query, at, forward=forward)
+        self.dashboard.feed.ask(question, lambda found: self.post_message(self.Found(found)))
+
+    def on_batch_screen_found(self, message: Found) -> None:
+        if isinstance(message.found, BatchError):
+            self.dashboard.say(message.found.message, bad=True)
+        elif message.found is None:
+            self.dashboard.say("no failed job there")
+        else:
+            self.table.go_to(*message.found)
+
+    def action_cancel(self) -> None:
+        if self._batch is not None:
+            note = "A single job cannot be cancelled; this is about the whole batch."
+            self.dashboard.cancel([self._batch], note=note)
+
+    def action_delete(self) -> None:
+        if self._batch is not None:
+            self.dashboard.delete([self._batch], done=self.dashboard.go_to_batches)
 
     def _time(self, job: JobStatus) -> str:
         if job.state == "Running" and job.started_at:
             return format.elapsed(self.now - job.started_at.timestamp())
         return format.duration(job.duration_ms) if job.duration_ms or job.exit_code is not None else ""
+
+    def _spec(self, batch: BatchStatus) -> Text:
+        times = {
+            "created": batch.created_at,
+            "closed": batch.closed_at,
+            "completed": batch.completed_at,
+            "cancelled": batch.cancelled_at,
+        }
+        said = {
+            "batch": batch.id,
+            "user": batch.user,
+            "billing_project": batch.billing_project,
+            "jobs": batch.n_jobs,
+            "attributes": dict(batch.attributes),
+            **{word: f"{at.astimezone():%Y-%m-%d %H:%M:%S}" for word, at in times.items() if at},
+        }
+        return Text("\n".join(format.document(said)))
 
 
 def _exit_code(job: JobStatus) -> str:

@@ -1,9 +1,9 @@
-"""What the screens share: a view that is followed while the screen is in front, and the header."""
+"""What the screens share: something that is followed while the screen is in front, header, keys, states."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Generic, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from longshore.terminal import clean
 from rich.text import Text
@@ -12,26 +12,32 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.message import Message
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
-from ..feed import Follow
-from ..model import Connected, Heard, Link, Lost, Refused, Update, View
+from ..feed import Follow, Tell
+from ..model import Heard, Lost, Refused, Update
 from ..widgets.header import Header
-from ..widgets.table import Column, Row, Table
+from ..widgets.key_bar import KeyBar
 
 if TYPE_CHECKING:
-    from longshore.status import BatchStatus, JobStatus, Page
+    from longshore.status import BatchStatus, JobStatus
 
     from ..app import Dashboard
 
+SMALLEST = (60, 15)
+
 
 class LiveScreen(Screen[None]):
-    """A screen that shows a view of the service; what was read last stays when the service is away."""
+    """A screen that shows something of the service; what was told last stays when the service is away."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,backspace", "back", "back"),
+        Binding("escape,backspace", "clear_or_back", "back"),
+        Binding("q", "back_or_quit", "back"),
         Binding("ctrl+r", "refollow", "ask again now", show=False),
+        Binding("g", "go", "go to …", show=False),
     ]
+    KEYS: ClassVar[Sequence[str]] = ()
+    """Actions whose keys the last line shows, the most important first."""
 
     class Told(Message):
         """The feed told something; for the follow that asked for it."""
@@ -43,15 +49,13 @@ class LiveScreen(Screen[None]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.link = Link()
+        self.refused: Refused | None = None
+        self.lost: Lost | None = None
         self._follow: Follow | None = None
         self._n_follows = 0
+        self._was_made = False
 
     # What a screen is.
-
-    @property
-    def view(self) -> View:
-        raise NotImplementedError
 
     @property
     def crumbs(self) -> Sequence[str]:
@@ -61,24 +65,41 @@ class LiveScreen(Screen[None]):
     def body(self) -> ComposeResult:
         raise NotImplementedError
 
+    def start(self, tell: Tell) -> Follow:
+        """Follow what the screen shows."""
+        raise NotImplementedError
+
     def take(self, update: Update) -> None:
-        """Show what was read."""
+        """Show what was told."""
         raise NotImplementedError
 
     @property
     def has_read(self) -> bool:
-        """Whether anything was read of the view so far."""
+        """Whether anything was told so far."""
         raise NotImplementedError
 
     def nothing(self) -> str:
-        """What to say when what was read is nothing; '' when it is something."""
+        """What to say when what was told is nothing; '' when it is something."""
         return ""
+
+    def few_words(self) -> str:
+        """What is most important, for a terminal that is too small for the rest."""
+        return ""
+
+    def clear(self) -> bool:
+        """Undo the latest narrowing of what is shown; False when there is none."""
+        return False
 
     def tick(self) -> None:
         """A second is over: what depends on the time of day is another."""
         self.show_header()
 
     # What all do.
+
+    @property
+    def is_made(self) -> bool:
+        """Its widgets are there; not any more while the program ends."""
+        return self._was_made and bool(self.query(KeyBar))
 
     @property
     def dashboard(self) -> Dashboard:
@@ -88,24 +109,42 @@ class LiveScreen(Screen[None]):
     def now(self) -> float:
         return self.dashboard.clock()
 
+    @property
+    def is_wide(self) -> bool:
+        return self.app.size.width >= 110
+
     def compose(self) -> ComposeResult:
         yield Header()
         with Vertical(id="body"):
             yield from self.body()
         yield Static(id="empty")
-        yield Footer(show_command_palette=False)
+        yield KeyBar()
+        yield Static(id="too-small")
 
     def on_mount(self) -> None:
+        self._was_made = True
         self.set_interval(1.0, self.tick)
         self.show_header()
         self.show_empty()
 
     def on_resize(self) -> None:
+        if not self.is_made:
+            return
+        size = self.app.size
+        too_small = size.width < SMALLEST[0] or size.height < SMALLEST[1]
+        self.set_class(too_small, "-too-small")
+        self.query_one("#too-small", Static).update(
+            Text(
+                f"need {SMALLEST[0]}×{SMALLEST[1]}, have {size.width}×{size.height}\n{self.few_words()}",
+                justify="center",
+            )
+        )
         self.show_header()
 
     def on_screen_resume(self) -> None:
         if self._follow is None:
             self.action_refollow()
+        self.show_header()
 
     def on_screen_suspend(self) -> None:
         if not self.app.screen.is_modal:  # Behind a modal one it is still seen.
@@ -115,18 +154,17 @@ class LiveScreen(Screen[None]):
         self.unfollow()
 
     def action_refollow(self) -> None:
-        """Ask for the view as it is now; what comes from an earlier asking is not heard any more."""
+        """Ask anew; what comes from an earlier asking is not heard any more."""
         self.unfollow()
         self._n_follows += 1
-        self._follow = self.dashboard.feed.follow(self.view, self.teller(self._n_follows))
+        self.refused = None
+        self._follow = self.start(self._teller(self._n_follows))
+        self.dashboard.session.hurry()
 
-    def teller(self, follow: int) -> Callable[[Update], None]:
-        """How threads of the feed reach this screen."""
-
-        def tell(update: Update) -> None:
-            self.post_message(self.Told(follow, update))
-
-        return tell
+    def hurry(self) -> None:
+        """The service is back."""
+        if self._follow:
+            self._follow.hurry()
 
     def unfollow(self) -> None:
         if self._follow:
@@ -134,114 +172,93 @@ class LiveScreen(Screen[None]):
             self._follow = None
 
     def on_live_screen_told(self, message: Told) -> None:
-        if message.follow != self._n_follows or not self.is_mounted:
+        if message.follow != self._n_follows or not self.is_made:
             return
-        self.link = self.link.after(message.update, self.now)
-        if not isinstance(message.update, Connected | Heard | Lost | Refused):
-            self.take(message.update)
+        update = message.update
+        self.refused = update if isinstance(update, Refused) else None
+        self.lost = update if isinstance(update, Lost) else None
+        if not isinstance(update, Heard | Lost | Refused):
+            self.take(update)
         self.show_header()
         self.show_empty()
 
     def show_header(self) -> None:
-        self.query_one(Header).tell(self.crumbs, self.link, self.now)
-        self.set_class(self.link.state(self.now)[0] != "live", "-not-live")
+        if not self.is_made:
+            return
+        link = self.dashboard.link
+        state = link.state(self.now)
+        trouble = self.refused.error if self.refused and self.has_read else ""
+        if link.lost:
+            trouble = link.lost.error
+        elif state[0] == "live" and self.lost:
+            state = "stale", "◐ asking again"
+        self.query_one(Header).tell(self.crumbs, link.session, self.dashboard.feed.endpoint, state, trouble)
+        self.set_class(state[0] not in ("live", "connecting"), "-not-live")
+        self.show_keys()
+
+    def show_keys(self) -> None:
+        is_root = len(self.app.screen_stack) <= 2
+        self.query_one(KeyBar).tell(self.KEYS, ["app.menu", "back_or_quit" if is_root else "clear_or_back"])
 
     def show_empty(self) -> None:
         """In place of the body, when there is nothing to show: why."""
+        if not self.is_made:
+            return
         why = self.nothing() if self.has_read else self._without_connection()
+        if self.refused and self.has_read:
+            why = self._refusal(self.refused)
         empty = self.query_one("#empty", Static)
         empty.update(Text(why))
         empty.display = bool(why)
         self.query_one("#body").display = not why
 
-    def action_back(self) -> None:
-        self.app.pop_screen()
+    def action_clear_or_back(self) -> None:
+        if not self.clear() and len(self.app.screen_stack) > 2:
+            self.app.pop_screen()
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+    def action_back_or_quit(self) -> None:
         # Below the first of our screens lies Textual's own, to which nobody goes back.
-        return action != "back" or len(self.app.screen_stack) > 2
+        if len(self.app.screen_stack) > 2:
+            self.app.pop_screen()
+        else:
+            self.app.exit()
+
+    def action_go(self) -> None:
+        from .go import GoScreen
+
+        self.app.push_screen(GoScreen(), self._gone)
+
+    def _gone(self, where: str | None) -> None:
+        if where == "batches":
+            self.dashboard.go_to_batches()
+        elif where and (focused := self.focused) is not None:
+            self.run_worker(focused.run_action(where), exit_on_error=True)
+
+    def _teller(self, follow: int) -> Callable[[Update], None]:
+        """How threads of the feed reach this screen."""
+
+        def tell(update: Update) -> None:
+            self.post_message(self.Told(follow, update))
+
+        return tell
 
     def _without_connection(self) -> str:
-        if self.link.refused:
-            return f"{clean(self.link.refused.error)}\n\n{clean(self.link.refused.hint)}"
-        if self.link.lost:
+        refused = self.refused or self.dashboard.link.refused
+        lost = self.dashboard.link.lost or self.lost
+        if refused:
+            return self._refusal(refused)
+        endpoint = self.dashboard.feed.endpoint
+        if lost:
             return (
-                f"{clean(self.link.lost.error)}\n\nThe service is asked again and again; ctrl+r asks now. "
-                "Is it running? `longshore up` starts one on this machine."
+                f"No connection to {endpoint}\n\n{clean(lost.error)}\n\n"
+                "It is asked again and again; ctrl+r asks now.\n"
+                "Is it running? `longshore up` starts one on this machine, `longshore doctor` looks for "
+                "what is wrong."
             )
-        return f"Connecting to {self.dashboard.feed.endpoint} …"
+        return f"Connecting to {endpoint} …"
 
-
-class PagedScreen(LiveScreen, Generic[Row]):
-    """A list, of which one page is shown; beyond its first and last row lie the neighbouring pages."""
-
-    def __init__(self, columns: Sequence[Column[Row]], key: Callable[[Row], int]) -> None:
-        super().__init__()
-        self.page: Page[Row] | None = None
-        self._columns = columns
-        self._key = key
-        self._starts: list[int] = []
-        """After which row each page begins, up to this one; none: it is the first."""
-        self._turning = 0
-
-    @property
-    def start(self) -> int | None:
-        """After which row the page begins; None: the first page."""
-        return self._starts[-1] if self._starts else None
-
-    @property
-    def page_words(self) -> str:
-        """Which page it is, where there are several."""
-        if self.page is None or not (self.page.more or self._starts):
-            return ""
-        return f"page {len(self._starts) + 1}{' ▾' if self.page.more else ''}"
-
-    @property
-    def has_read(self) -> bool:
-        return self.page is not None
-
-    def body(self) -> ComposeResult:
-        yield Static(id="summary")
-        yield Table[Row](self._columns, self._key)
-
-    def summary(self) -> Text:
-        """The line above the list."""
-        raise NotImplementedError
-
-    def tick(self) -> None:
-        super().tick()
-        self.query_one(Table).refresh()
-
-    def show_page(self, page: Page[Row]) -> None:
-        if not page.rows and self._starts:
-            self._turn(-1)
-            return
-        self.page = page
-        table = self.query_one(Table)
-        if self._turning:
-            table.turn(page.rows, to_last=self._turning < 0)
-            self._turning = 0
-        else:
-            table.show(page.rows)
-        self.query_one("#summary", Static).update(self.summary())
-
-    def first_page(self) -> None:
-        """Begin again, with another view."""
-        self._starts.clear()
-        self._turning = 1
-        self.action_refollow()
-
-    def on_table_left(self, message: Table.Left) -> None:
-        if not self._turning and self.page and (self.page.more if message.forward else self._starts):
-            self._turn(1 if message.forward else -1)
-
-    def _turn(self, by: int) -> None:
-        if by < 0:
-            self._starts.pop()
-        elif self.page:
-            self._starts.append(self._key(self.page.rows[-1]))
-        self._turning = by
-        self.action_refollow()
+    def _refusal(self, refused: Refused) -> str:
+        return f"{clean(refused.error)}\n\n{clean(refused.hint)}".rstrip()
 
 
 def crumb(number: str, named: BatchStatus | JobStatus | None) -> str:

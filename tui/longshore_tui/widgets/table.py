@@ -1,4 +1,4 @@
-"""A list of rows with a cursor that stays at its row when the list is read again.
+"""A list of any length, of which the rows in sight are known; the cursor stays at its row.
 
 Column widths are fixed; on narrow terminals columns are left out, and one column takes what is left.
 """
@@ -19,10 +19,13 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from ..format import Part
-from ..model import place
+from ..format import DIM, Part
+from ..rows import Rows, window_of
 
 Row = TypeVar("Row")
+
+_NARROWEST = 12
+"""Of the column that takes what is left; other columns give way before it is narrower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class Column(Generic[Row]):
     """Shown on terminals of at least so many cells …"""
     below_width: int = 1_000_000
     """… and of fewer than so many."""
+    priority: int = 0
+    """Where there is still too little room those of the highest number are left out; 0: never."""
 
 
 def fit(text: str, width: int, *, right: bool = False) -> str:
@@ -56,8 +61,8 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
     return padding + text if right else text + padding
 
 
-class Table(ScrollView, Generic[Row], can_focus=True):
-    """A page of rows. `key` tells a row's number, by which it is known."""
+class WindowTable(ScrollView, Generic[Row], can_focus=True):
+    """Rows by position, as far as they are known. `key` tells a row's number, by which it is known."""
 
     class Opened(Message):
         """Enter was pressed at a row, or the row under the cursor was clicked."""
@@ -66,96 +71,190 @@ class Table(ScrollView, Generic[Row], can_focus=True):
             super().__init__()
             self.key = key
 
-    class Left(Message):
-        """The cursor was moved beyond the first or the last row."""
+    class Wanted(Message):
+        """Other rows are in sight, or near it: `n` of them from `first` on should be known."""
 
-        def __init__(self, *, forward: bool) -> None:
+        def __init__(self, first: int, n: int) -> None:
             super().__init__()
-            self.forward = forward
+            self.first = first
+            self.n = n
+
+    class AtFirst(Message):
+        """Somebody wants to be at the first row."""
+
+    class Moved(Message):
+        """The cursor is at another row, or rows were marked."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "open"),
         Binding("down,j", "move(1)", "next row", show=False),
         Binding("up,k", "move(-1)", "row before", show=False),
-        Binding("pagedown,ctrl+d,space", "page(1)", "a screen down", show=False),
+        Binding("pagedown,ctrl+d", "page(1)", "a screen down", show=False),
         Binding("pageup,ctrl+u", "page(-1)", "a screen up", show=False),
-        Binding("home,g", "end(False)", "first row", show=False),
-        Binding("end,G", "end(True)", "last row", show=False),
+        Binding("home", "first", "first row, and what is new", show=False),
+        Binding("end,G", "last", "last row", show=False),
     ]
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"table--title", "table--cursor"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"table--title", "table--cursor", "table--marked"}
 
     def __init__(self, columns: Sequence[Column[Row]], key: Callable[[Row], int]) -> None:
         super().__init__()
+        self.rows = Rows[Row](key)
+        self.marked: dict[int, Row] = {}
+        """By number, as they were when they were marked."""
+        self.cursor = 0
+        """A position."""
+        self.empty = ""
+        """What is said when the list has no rows."""
         self._columns = columns
         self._key = key
-        self._rows: Sequence[Row] = ()
-        self._cursor = 0
+        self._cursor_key: int | None = None
+        self._wanted = (0, 0)
+        self._top_wanted: int | None = None
+        self._restart = False
 
     @property
     def cursor_key(self) -> int | None:
-        return self._key(self._rows[self._cursor]) if self._rows else None
+        return self._cursor_key
 
-    def show(self, rows: Sequence[Row]) -> None:
-        """These rows from now on; the cursor stays at its row, which stays where it is on the screen."""
-        before = self._cursor
-        self._cursor = place([self._key(row) for row in rows], self.cursor_key, before)
-        self._rows = rows
-        self.virtual_size = Size(0, len(rows) + 1)
-        moved = self._cursor - before
-        if moved and self.scroll_offset.y:
-            self.scroll_to(y=self.scroll_offset.y + moved, animate=False, force=True, immediate=True)
+    @property
+    def cursor_row(self) -> Row | None:
+        return self.rows.get(self.cursor)
+
+    def on_mount(self) -> None:
+        self._ask()
+
+    # What the service tells.
+
+    def put(self, first: int, rows: Sequence[Row], n: int) -> None:
+        """The list has `n` rows, and these from `first` on. The row under the cursor stays where it is."""
+        if self._restart:
+            self._restart = False
+            self.rows.clear()
+        changed = self.rows.put(first, rows, n)
+        found = None if self._cursor_key is None else self.rows.position(self._cursor_key)
+        moved = 0
+        if found is not None:
+            moved, self.cursor = found - self.cursor, found
+        elif first <= self.cursor < first + max(1, len(rows)) or self.cursor >= n:
+            # Its row is gone; the cursor stays in its place.
+            self._place(self.cursor)
+        if self.virtual_size.height != n + 1:
+            self.virtual_size = Size(0, n + 1)
+        for number in self.marked:
+            if (at := self.rows.position(number)) is not None and (row := self.rows.get(at)) is not None:
+                self.marked[number] = row
+        if moved:
+            self._look_from(self.scroll_offset.y + moved)
+        if changed is None or moved:
+            self._keep_cursor_in_sight()
+            self.refresh()
+        else:
+            self._refresh_rows(changed)
+        self._ask()
+        self.post_message(self.Moved())
+
+    def change(self, rows: Sequence[Row]) -> None:
+        """These rows are different now."""
+        self._refresh_rows(self.rows.change(rows))
+        for row in rows:
+            if self._key(row) in self.marked:
+                self.marked[self._key(row)] = row
+        self.post_message(self.Moved())
+
+    def restart(self, cursor: int = 0, key: int | None = None) -> None:
+        """What is told next is of another list, in which the cursor is there."""
+        self._restart = True
+        self._wanted = (0, 0)
+        self.cursor, self._cursor_key = cursor, key
+        self._top_wanted = max(0, cursor - self._height // 2)
+        self._ask()
+
+    def go_to(self, position: int, key: int | None = None) -> None:
+        """Move the cursor there; `key`: the number of the row there, where that is known."""
+        self.cursor = max(0, position)
+        row = self.cursor_row
+        self._cursor_key = key if row is None else self._key(row)
         self._keep_cursor_in_sight()
+        self.refresh()
+        self.post_message(self.Moved())
 
-    def turn(self, rows: Sequence[Row], *, to_last: bool = False) -> None:
-        """Another page, with the cursor at its first or last row."""
-        self._rows = ()
-        self._cursor = 0
-        self.show(rows)
-        self._go_to(len(rows) - 1 if to_last else 0)
+    # What people do.
 
     def action_open(self) -> None:
-        if (key := self.cursor_key) is not None:
-            self.post_message(self.Opened(key))
+        if self._cursor_key is not None:
+            self.post_message(self.Opened(self._cursor_key))
 
     def action_move(self, by: int) -> None:
-        if self._rows and not 0 <= self._cursor + by < len(self._rows):
-            self.post_message(self.Left(forward=by > 0))
-        else:
-            self._go_to(self._cursor + by)
+        self._go(self.cursor + by)
 
     def action_page(self, by: int) -> None:
-        at = self._cursor
-        self._go_to(at + by * max(1, self._height - 1))
-        if at == self._cursor:
-            self.action_move(by)
+        self._go(self.cursor + by * max(1, self._height - 1))
 
-    def action_end(self, last: bool) -> None:
-        self._go_to(len(self._rows) - 1 if last else 0)
+    def action_first(self) -> None:
+        self._go(0)
+        self.post_message(self.AtFirst())
+
+    def action_last(self) -> None:
+        self._go(self.rows.n - 1)
+
+    def mark(self) -> None:
+        """Mark the row under the cursor, or unmark it, and go on to the next."""
+        row = self.cursor_row
+        if row is None:
+            return
+        if self.marked.pop(self._key(row), None) is None:
+            self.marked[self._key(row)] = row
+        self._go(self.cursor + 1)
+        self.refresh()
+
+    def unmark(self) -> None:
+        self.marked.clear()
+        self.refresh()
+        self.post_message(self.Moved())
 
     def on_click(self, event: events.Click) -> None:
-        row = event.y - 1 + self.scroll_offset.y
-        if event.y < 1 or row >= len(self._rows):
+        position = event.y - 1 + self.scroll_offset.y
+        if event.y < 1 or position >= self.rows.n:
             return
-        if row == self._cursor:
+        if position == self.cursor:
             self.action_open()
-        self._go_to(row)
+        self._go(position)
+
+    def on_resize(self) -> None:
+        self._keep_cursor_in_sight()
+        self.refresh()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self._ask()
+
+    # What is seen.
 
     def render_line(self, y: int) -> Strip:
-        columns = [c for c in self._columns if c.from_width <= self.app.size.width < c.below_width]
         whole = self.scrollable_content_region.width
+        columns = _shown(self._columns, self.app.size.width, whole)
         left = max(0, whole - 1 - sum(c.width or 0 for c in columns) - len(columns))
         widths = [left if c.width is None else c.width for c in columns]
+        style = self.rich_style
+        mark = " "
         if y == 0:
             style = self.get_component_rich_style("table--title")
             cells: list[Part | str] = [column.title for column in columns]
         else:
-            row = y - 1 + self.scroll_offset.y
-            if row >= len(self._rows):
-                return Strip.blank(whole, self.rich_style)
-            at_cursor = row == self._cursor
-            style = self.get_component_rich_style("table--cursor") if at_cursor else self.rich_style
-            cells = [column.cell(self._rows[row]) for column in columns]
-        segments = [Segment(" ", style)]
+            position = y - 1 + self.scroll_offset.y
+            if position >= self.rows.n:
+                words = self.empty.split("\n") if not self.rows.n else []
+                text = f"  {words[y - 2]}" if 2 <= y < 2 + len(words) else ""
+                return Strip([Segment(fit(text, whole), style + Style(color=DIM))])
+            row = self.rows.get(position)
+            if position == self.cursor:
+                style = self.get_component_rich_style("table--cursor")
+            if row is None:
+                return Strip([Segment(fit("  ⋯", whole), style + Style(color=DIM))])
+            if self._key(row) in self.marked:
+                mark = "◆"
+            cells = [column.cell(row) for column in columns]
+        segments = [Segment(mark, style)]
         for column, width, cell in zip(columns, widths, cells, strict=True):
             text, colour = (cell, "") if isinstance(cell, str) else cell
             text = fit(text, width, right=column.right) + " "
@@ -167,16 +266,51 @@ class Table(ScrollView, Generic[Row], can_focus=True):
         """Rows in sight."""
         return max(1, self.size.height - 1)
 
-    def _go_to(self, row: int) -> None:
-        self._cursor = max(0, min(row, len(self._rows) - 1))
+    def _go(self, position: int) -> None:
+        self._place(position)
         self._keep_cursor_in_sight()
+        self.refresh()
+        self.post_message(self.Moved())
+
+    def _place(self, position: int) -> None:
+        self.cursor = max(0, min(position, self.rows.n - 1))
+        row = self.cursor_row
+        self._cursor_key = None if row is None else self._key(row)
 
     def _keep_cursor_in_sight(self) -> None:
         top = self.scroll_offset.y
-        seen = max(self._cursor - self._height + 1, min(top, self._cursor))
-        if seen != top:
-            self.scroll_to(y=seen, animate=False, force=True, immediate=True)
-        self.refresh()
+        if self._top_wanted is not None and self.rows.n:
+            top, self._top_wanted = self._top_wanted, None
+            self._look_from(top)
+        seen = max(self.cursor - self._height + 1, min(top, self.cursor))
+        if seen != self.scroll_offset.y:
+            self._look_from(seen)
 
-    def on_resize(self) -> None:
-        self._keep_cursor_in_sight()
+    def _look_from(self, y: int) -> None:
+        self.scroll_to(y=y, animate=False, force=True, immediate=True)
+
+    def _refresh_rows(self, positions: set[int]) -> None:
+        top = self.scroll_offset.y
+        for position in positions:
+            if top <= position < top + self._height:
+                self.refresh_line(position + 1)
+
+    def _ask(self) -> None:
+        """Say which rows should be known, when these are others than before."""
+        top = self._top_wanted if self._top_wanted is not None else self.scroll_offset.y
+        wanted = window_of(top, max(self._height, 20))
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self.post_message(self.Wanted(*wanted))
+
+
+def _shown(columns: Sequence[Column[Row]], terminal: int, width: int) -> list[Column[Row]]:
+    """The columns that there is room for."""
+    shown = [c for c in columns if c.from_width <= terminal < c.below_width]
+
+    def missing() -> int:
+        return sum(_NARROWEST if c.width is None else c.width for c in shown) + len(shown) + 1 - width
+
+    while missing() > 0 and (worst := max(shown, key=lambda c: c.priority)).priority:
+        shown.remove(worst)
+    return shown
