@@ -356,3 +356,5 @@ class JobsView(Record):
     """None when the view is empty."""
     query: str
     """That this answers."""
+    n_searched: int = 0
+    """Not 0: looking for words took too long, and ended after so many jobs."""

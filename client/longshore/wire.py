@@ -218,6 +218,7 @@ def jobs_view(message: batch_service_pb2.JobsView) -> JobsView:
         n_matching=message.n_matching,
         batch=batch_status(message.batch) if message.HasField("batch") else None,
         query=message.query,
+        n_searched=message.n_searched,
     )
 
 

@@ -10,7 +10,7 @@ import longshore.calls
 import pytest
 from front import BadFront
 from integration.controller.service import Running, config_of, running
-from longshore import AsyncClient, Client
+from longshore import AsyncClient, Client, NotFound
 
 N_BUNCHES, BUNCH = 9, 7
 NAMES = [f"job {i}" for i in range(N_BUNCHES * BUNCH)]
@@ -84,3 +84,13 @@ async def test_nine_bunches_are_nine_bunches_though_requests_fail_and_answers_ar
     hidden = service.store.batch(deleted, with_deleted=True)
     assert hidden is not None and (hidden.n_jobs, hidden.n_cancelled) == (len(NAMES), len(NAMES))
     assert {cancelled, deleted} == {1, 2} and service.store.batch(3, with_deleted=True) is None
+
+
+async def test_an_error_says_what_the_controller_calls_the_request(service: Running) -> None:
+    token = Path(service.config.service.owner_token_file).read_text().strip()
+    async with AsyncClient(endpoint=service.endpoint, token=token) as client:
+        with pytest.raises(NotFound) as first:
+            await client.get_batch(99)
+        with pytest.raises(NotFound) as second:
+            await client.get_batch(99)
+    assert first.value.request_id and second.value.request_id not in ("", first.value.request_id)

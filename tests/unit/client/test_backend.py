@@ -260,6 +260,31 @@ def test_check_false_returns_the_handle_of_a_failed_batch(backend: hp.BatchBacke
     assert batch is not None and batch.status().state == "failure"
 
 
+def test_a_run_that_is_not_waited_for_raises_when_it_is_waited_for(backend: hp.BatchBackend) -> None:
+    p = hp.Pipeline(backend=backend)
+    p.new_task().command("exit 1")
+    batch = p.run(wait=False)
+    assert batch.wait(timeout=30, check=False).state == "failure"
+    with pytest.raises(hp.BatchFailedError, match="exit code 1"):
+        batch.wait()
+    assert p.run(wait=False, check=False).wait(timeout=30).state == "failure"
+
+
+def test_a_failure_whose_jobs_cannot_be_asked_is_told_all_the_same(
+    service: FakeService, backend: hp.BatchBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(service, "_job_message", refuse)
+    p = hp.Pipeline(backend=backend, name="x")
+    p.new_task().command("exit 1")
+    with pytest.raises(
+        hp.BatchFailedError, match=r"batch 1 'x' failed: 1 of 1 job\n  \(which ones cannot be"
+    ):
+        p.run(disable_progress_bar=True)
+
+
 def test_a_cancelled_batch_says_by_whom_and_why(idle_service: FakeService) -> None:
     with hp.BatchBackend("test", endpoint=idle_service.endpoint, token=TOKEN) as backend:
         p = hp.Pipeline(backend=backend, name="a\x1b\\b")

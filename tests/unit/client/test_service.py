@@ -121,6 +121,29 @@ def test_jobs_can_be_listed_by_state(idle_service: FakeService, idle_client: Cli
         list(batch.jobs(states=["Sucess"]))
 
 
+def test_lists_can_be_searched_by_the_services_own_query(
+    idle_service: FakeService, idle_client: Client
+) -> None:
+    for name in ("joint calling", "align", "align again"):
+        builder = idle_client.create_batch(name=name)
+        for i in range(8):
+            builder.create_job(None, ["true"], name=f"{name}-{i}")
+        builder.submit()
+    idle_service.finish(2, 3, exit_code=1)
+    assert [batch.id for batch in idle_client.list_batches(query="align")] == [3, 2]
+    assert [batch.id for batch in idle_client.list_batches(1, "align")] == [3]
+    assert [status.id for status in idle_client.page_of_batches(query="-align").rows] == [1]
+    batch = idle_client.get_batch(2)
+    assert [job.id for job in batch.jobs("-state:failure")] == [1, 2, 4, 5, 6, 7, 8]
+    assert [job.id for job in batch.jobs("align-2")] == [3]
+    assert [job.id for job in batch.jobs("align", states=["Failure"])] == [3]
+    assert [job.job_id for job in idle_client.page_of_jobs(2, after=5, size=2, query="align").rows] == [6, 7]
+    with pytest.raises(hp.UsageError, match="query: at 7: no field 'stat'"):
+        list(batch.jobs("align stat:failure"))
+    with pytest.raises(hp.WrongType, match="query must be a str"):
+        list(batch.jobs(["Failure"]))  # type: ignore[arg-type]
+
+
 def test_waiting_for_one_job_does_not_wait_for_the_others(
     idle_service: FakeService, idle_client: Client
 ) -> None:
@@ -376,6 +399,20 @@ def test_errors_of_the_service_are_typed_and_in_its_words(service: FakeService, 
     with pytest.raises(hp.UsageError, match=r"jobs\[1\]\.command") as invalid:
         bad.submit()
     assert invalid.value.code == "invalid_argument"
+
+
+def test_an_error_of_the_service_says_what_the_service_calls_the_request(
+    service: FakeService, client: Client
+) -> None:
+    with pytest.raises(hp.NotFound) as unary:
+        client.get_batch(99)
+    assert unary.value.request_id == f"request-{len(service.faults.calls)}"
+    with pytest.raises(hp.NotFound) as stream:
+        next(hp.Batch(client, 99).watch())
+    assert stream.value.request_id == f"request-{len(service.faults.calls)}"
+    with pytest.raises(hp.UsageError) as ours:
+        client.get_batch(0)
+    assert ours.value.request_id == ""
 
 
 @pytest.mark.parametrize(
