@@ -139,7 +139,7 @@ class Controller:
             await self._renew_activation_token()
             loop = asyncio.create_task(self.engine.run())
             server = aio.server(interceptors=[Doorkeeper(Tokens(self.store))], options=OPTIONS)
-            chores = [asyncio.create_task(self._forget_events()), asyncio.create_task(self._report_ready())]
+            chores = [asyncio.create_task(self._clean_up()), asyncio.create_task(self._report_ready())]
             try:
                 yield await self._listen(server), loop
             finally:
@@ -179,14 +179,16 @@ class Controller:
             await asyncio.sleep(READY_EVERY_S)
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
 
-    async def _forget_events(self) -> None:
+    async def _clean_up(self) -> None:
         keep_ms = self._config.database.keep_events_ms
         while True:
             try:
                 while await asyncio.to_thread(self.store.forget_events, _now_ms() - keep_ms):
                     pass
+                while await asyncio.to_thread(self.store.drop_staged):
+                    pass
             except StoreUnavailable as away:
-                log.warning("old events stay for now: %s", away)
+                log.warning("old events and dropped jobs stay for now: %s", away)
             await asyncio.sleep(FORGET_EVERY_S)
 
     def _let_owner_in(self) -> None:

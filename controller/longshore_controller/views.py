@@ -358,7 +358,7 @@ class _Jobs:
     def take_in(self, news: News) -> None:
         if news is RESET:
             self._query = None
-            self._stale = self._whole = True
+            self._stale = True
         for committed in news if isinstance(news, list) else ():
             was_closed = self._batch.closed_at_ms is not None
             self._batch = batch_after(committed, self._batch)

@@ -278,7 +278,8 @@ def _jobs(batch_id: int) -> peewee.Select:
         JOB.select(*columns_of(JOB, JobRow), spec.name, spec.attributes, spec.mcpu, spec.always_run)
         .join(SPEC, on=((spec.batch_id == JOB.c.batch_id) & (spec.job_id == JOB.c.job_id)))
         .join(BATCH, on=(BATCH.c.batch_id == JOB.c.batch_id))
-        .where((JOB.c.batch_id == batch_id) & (JOB.c.job_id <= BATCH.c.n_jobs))
+        # "+ 0": else SQLite looks through all jobs up to that bound for a few by their ids.
+        .where((JOB.c.batch_id == batch_id) & (JOB.c.job_id + 0 <= BATCH.c.n_jobs))
         .where(BATCH.c.closed_at_ms.is_null(False) & BATCH.c.deleted_at_ms.is_null())
     )
     return query

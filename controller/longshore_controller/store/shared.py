@@ -148,6 +148,25 @@ class SharedStore(Pages):
         unpacked.expect(n_jobs + 1)
         return unpacked
 
+    def drop_staged(self) -> int:
+        """Drop a bunch that was staged for a batch which was then cancelled instead of closed: nobody will
+        ever see it. How many were dropped; repeat until 0."""
+        with self._db.writing() as db:
+            # Such a batch has lost its jobs; whatever is staged for it came before.
+            bunches = self._db.rows(
+                db,
+                """SELECT bunch.batch_id, bunch.first_job_id, bunch.n_jobs
+                FROM batch JOIN bunch ON bunch.batch_id = batch.batch_id
+                WHERE batch.n_jobs = 0 AND batch.cancelled_at_ms IS NOT NULL LIMIT 1""",
+            )
+            for batch_id, first, n in bunches:
+                for table in ("job", "job_spec"):
+                    sql = f"DELETE FROM {table} WHERE batch_id = ? AND job_id BETWEEN ? AND ?"
+                    self._db.execute(db, sql, batch_id, first, first + n - 1)
+                sql = "DELETE FROM bunch WHERE batch_id = ? AND first_job_id = ?"
+                self._db.execute(db, sql, batch_id, first)
+        return len(bunches)
+
     def specs(self, keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
         """Specs by (batch id, job id); those that do not exist are left out."""
         by_batch: dict[int, list[int]] = defaultdict(list)

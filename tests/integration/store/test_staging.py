@@ -170,3 +170,24 @@ def test_staging_goes_on_while_the_leader_commits(world: World, store: Store, ba
     world.close(batch)
     world.settle()
     world.check()
+
+
+def test_what_was_staged_for_a_cancelled_open_batch_is_dropped(world: World, store: Store) -> None:
+    kept, dropped = (world.create(*[Job() for _ in range(5)]) for _ in range(2))
+    world.step()
+    for batch in (kept, dropped):
+        world.stage(batch, bunch=2)
+    assert not store.drop_staged()
+    world.cancel(dropped)
+    world.settle()
+    assert len(store.specs([(dropped, 1), (dropped, 5)])) == 2
+    while store.drop_staged():
+        pass
+    assert not store.specs([(dropped, i) for i in range(1, 6)])
+    with store._db.reading() as db:
+        for table in ("job", "job_spec", "bunch"):
+            rows = store._db.rows(db, f"SELECT DISTINCT batch_id FROM {table}")
+            assert [batch for (batch,) in rows] == [kept]
+    world.close(kept)
+    world.settle()
+    assert len(store.jobs(kept, limit=9)) == 5
