@@ -86,7 +86,6 @@ class Faults(grpc.ServerInterceptor):
             self.calls.append(name)
             n = len(self.calls)
             context.set_trailing_metadata((("longshore-request-id", f"request-{n}"),))
-            context.set_trailing_metadata((("longshore-request-id", f"request-{n}"),))
             if self.refuse_every and n % self.refuse_every == 0:
                 context.abort(CODES.UNAVAILABLE, "refused on purpose")
             answer = behaviour(request, context)

@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import longshore.backend
 import pytest
 from fakes_service import TOKEN, FakeService
 from longshore import BatchBackend, Pipeline
@@ -109,7 +108,7 @@ def test_a_dashboard_that_cannot_be_had_does_not_fail_the_run(
     for stream in (sys.stdin, sys.stdout):
         monkeypatch.setattr(stream, "isatty", lambda: True)
     if wrong == "not installed":
-        monkeypatch.setattr(longshore.backend.importlib.util, "find_spec", lambda name: None)
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     else:
         monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
     p = Pipeline(backend=backend)
