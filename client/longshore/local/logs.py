@@ -40,18 +40,14 @@ class Logs:
         key = attempt_id, container
         path = self._live[key]
         try:
-            source = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            del self._live[key]
-            return
-        try:
-            if os.fstat(source).st_size:
-                with self._lock:
-                    self._keep(key, source, show=show and self._shows)
-        finally:
-            os.close(source)
-            self._live.pop(key)
+            if os.stat(path).st_size:
+                with self._lock, open(path, "rb", buffering=0) as source:
+                    self._keep(key, source.fileno(), show=show and self._shows)
             os.unlink(path)
+        except FileNotFoundError:
+            pass  # It never came to it.
+        finally:
+            del self._live[key]
 
     def is_live(self, attempt_id: str, container: str) -> bool:
         return (attempt_id, container) in self._live
