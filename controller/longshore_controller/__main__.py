@@ -38,7 +38,7 @@ from longshore_controller.api import About, AuthService, BatchService
 from longshore_controller.config import Config, ConfigError, Server, load, show
 from longshore_controller.core.model import Refusal
 from longshore_controller.core.reactor import Limits
-from longshore_controller.engine import Engine, SteadyClock
+from longshore_controller.engine import Engine, SteadyClock, new_attempt_id
 from longshore_controller.feed import Feed
 from longshore_controller.interceptors import Doorkeeper, Tokens, check_policy, hash_of
 from longshore_controller.logs import Logs
@@ -101,7 +101,7 @@ class Controller:
         limits = Limits(lease_ms=workers.lease_ms, grace_ms=workers.grace_ms)
         self.feed = Feed()
         clock = SteadyClock()
-        self.engine = Engine(self.store, self.feed, limits, clock=clock, new_id=lambda: secrets.token_hex(16))
+        self.engine = Engine(self.store, self.feed, limits, clock=clock, new_id=new_attempt_id)
         self.logs = Logs(Path(config.store.logs))
         bounds = Bounds(config.store.folder, workers.largest_mcpu)
         about = About(

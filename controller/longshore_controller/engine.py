@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,11 @@ ALONE = 2_000
 """Requests that are committed one by one after a group was refused, to find the one to blame."""
 
 log = logging.getLogger(__name__)
+
+
+def new_attempt_id() -> str:
+    """Like no other. Later ones are greater but for clocks set back, so that indexes grow at their end."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
 class Clock(Protocol):
