@@ -8,7 +8,7 @@ STUBS := $(PROTOS:.proto=_pb2.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test faults check imports proto release-proto docs lock clean
+.PHONY: help setup demo test faults check imports bench bench-peers proto release-proto docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,16 @@ test: setup check ## everything: engine, database, checks, all tests
 
 faults: setup ## the fault tests with TIMES as many faults (default 5) from another SEED each time
 	FAULT_TIMES=$(or $(TIMES),5) FAULT_SEED=$(or $(SEED),$$(date +%s)) $(PYTHON_IN_VENV) -m pytest -n 2 tests/faults
+
+bench: setup ## how fast it is, beside what is possible here (GOALS="1 2" chooses, QUICK=1 for small sizes)
+	@setup/postgres.sh || true
+	@setup/engine.sh $(PYTHON_IN_VENV) || true
+	PYTHONPATH=tests $(PYTHON_IN_VENV) -m bench $(GOALS) $(if $(QUICK),--quick) --json .build/bench.json
+
+bench-peers: setup ## goal 2 beside other schedulers, in a venv of theirs below .build (QUICK=1 for small sizes)
+	@setup/postgres.sh || true
+	@test -x .build/peers/bin/python || $(PYTHON_IN_VENV) -m venv .build/peers
+	PYTHONPATH=tests $(PYTHON_IN_VENV) -m bench.beside .build/peers $(if $(QUICK),--quick)
 
 check: setup imports ## style, types, imports, protocol; changes nothing
 	$(BIN)/ruff check .

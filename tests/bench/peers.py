@@ -1,0 +1,133 @@
+"""Other schedulers with no-op tasks: `python peers.py PEER N [POSTGRES_URL]`, in a venv of theirs.
+
+Prints one line of JSON: tasks a second, and ms from submission to result of one task. Nothing of ours is
+imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RUNS = 5
+
+
+def hyperqueue(n: int, url: str) -> dict[str, object]:
+    """Processes: /bin/true, output thrown away."""
+    from hyperqueue import Job, LocalCluster
+    from hyperqueue.cluster import WorkerConfig
+    from hyperqueue.output import StdioDef
+
+    with LocalCluster(Path(tempfile.mkdtemp()), WorkerConfig(cores=os.cpu_count())) as cluster:
+        client = cluster.client()
+
+        def run(n: int) -> None:
+            job = Job()
+            for _ in range(n):
+                job.program(["/bin/true"], stdout=StdioDef.remove(), stderr=StdioDef.remove())
+            client.wait_for_jobs([client.submit(job)])
+
+        return _measured(run, n, "process")
+
+
+def dask(n: int, url: str) -> dict[str, object]:
+    """Functions, each a task of its own."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+
+        def run(n: int) -> None:
+            client.gather(client.map(_nothing, range(n), pure=False))
+
+        return _measured(run, n, "function")
+
+
+def ray(n: int, url: str) -> dict[str, object]:
+    """Functions."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
+    remote: Any = ray.remote(_nothing)
+    try:
+        return _measured(lambda n: ray.get([remote.remote(i) for i in range(n)]), n, "function")
+    finally:
+        ray.shutdown()
+
+
+def procrastinate(n: int, url: str) -> dict[str, object]:
+    """Functions whose tasks are rows of Postgres, as ours are."""
+    import asyncio
+
+    from procrastinate import App, PsycopgConnector
+
+    async def measured() -> dict[str, object]:
+        app = App(connector=PsycopgConnector(conninfo=url))
+        ended = asyncio.Queue[int]()
+
+        async def nothing(i: int) -> None:
+            ended.put_nowait(i)
+
+        task: Any = app.task(nothing, name="nothing")
+
+        async def run(n: int) -> None:
+            await task.batch_defer_async(*[{"i": i} for i in range(n)])
+            for _ in range(n):
+                await ended.get()
+
+        async with app.open_async():
+            await app.schema_manager.apply_schema_async()
+            worker = asyncio.create_task(app.run_worker_async(concurrency=50, install_signal_handlers=False))
+            await run(10)
+            rates, single = [], []
+            for _ in range(RUNS):
+                began = time.perf_counter()
+                await run(n)
+                rates.append(n / (time.perf_counter() - began))
+            for _ in range(20):
+                began = time.perf_counter()
+                await run(1)
+                single.append((time.perf_counter() - began) * 1000)
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+        return _line(rates, single, "function")
+
+    return asyncio.run(measured())
+
+
+def _nothing(i: int) -> None:
+    pass
+
+
+def _measured(run: Callable[[int], object], n: int, kind: str) -> dict[str, object]:
+    run(10)
+    rates, single = [], []
+    for _ in range(RUNS):
+        began = time.perf_counter()
+        run(n)
+        rates.append(n / (time.perf_counter() - began))
+    for _ in range(5):
+        began = time.perf_counter()
+        run(1)
+        single.append((time.perf_counter() - began) * 1000)
+    return _line(rates, single, kind)
+
+
+def _line(rates: list[float], single: list[float], kind: str) -> dict[str, object]:
+    return {"rates": rates, "single_ms": statistics.median(single), "kind": kind}
+
+
+PEERS = {each.__name__: each for each in (hyperqueue, procrastinate, dask, ray)}
+
+if __name__ == "__main__":
+    found = PEERS[sys.argv[1]](int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "")
+    print("RESULT " + json.dumps(found), flush=True)
