@@ -118,6 +118,10 @@ class Transport(ABC, Generic[Channel]):
         """Whose connection is needed here."""
 
     @abstractmethod
+    def _is_gone(self, owner: object) -> bool:
+        """Nobody will need that owner's connection again."""
+
+    @abstractmethod
     def _dial(self, endpoint: str, credentials: grpc.ChannelCredentials | None, options: Any) -> Channel: ...
 
     def _line(self) -> _Line[Channel]:
@@ -128,8 +132,9 @@ class Transport(ABC, Generic[Channel]):
         with self._lock:
             self.check_open()
             owner, address = self._owner(), self.address
-            if self._lines and self._lines[-1].owner == owner and self._lines[-1].address == address:
-                return self._lines[-1]
+            for line in reversed(self._lines):
+                if line.owner == owner and line.address == address:
+                    return line
             options, credentials = _OPTIONS, None
             if address.is_local:
                 # gRPC would go to a proxy of the environment even for the machine itself.
@@ -143,6 +148,7 @@ class Transport(ABC, Generic[Channel]):
             )
             rpcs = {name: rpc for stub in stubs for name, rpc in vars(stub).items()}
             # Earlier ones are left open: other threads may be about to call, and fail, through them.
+            self._lines = [line for line in self._lines if not self._is_gone(line.owner)]
             self._lines.append(_Line(channel, address, owner, rpcs))
             return self._lines[-1]
 
@@ -174,6 +180,9 @@ class BlockingTransport(Transport[grpc.Channel]):
 
     def _owner(self) -> object:
         return None
+
+    def _is_gone(self, owner: object) -> bool:
+        return False
 
     def _dial(self, endpoint: str, credentials: grpc.ChannelCredentials | None, options: Any) -> grpc.Channel:
         if credentials is None:
@@ -239,6 +248,10 @@ class AsyncTransport(Transport[grpc.aio.Channel]):
 
     def _owner(self) -> object:
         return asyncio.get_running_loop()
+
+    def _is_gone(self, owner: object) -> bool:
+        assert isinstance(owner, asyncio.AbstractEventLoop)
+        return owner.is_closed()
 
     def _dial(
         self, endpoint: str, credentials: grpc.ChannelCredentials | None, options: Any

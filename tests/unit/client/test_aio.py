@@ -195,8 +195,18 @@ def test_one_client_serves_one_loop_after_another(service: FakeService) -> None:
     async def submit() -> int:
         return (await echo(client, "a")).id
 
-    assert [asyncio.run(submit()), asyncio.run(submit())] == [1, 2]
+    assert [asyncio.run(submit()) for _ in range(3)] == [1, 2, 3]
+    assert len(client._calls.transport._lines) == 1  # Of loops that are gone, nothing is kept.
     asyncio.run(client.close())
+
+
+async def test_two_loops_in_two_threads_use_one_client_at_the_same_time(aclient: AsyncClient) -> None:
+    async def ask() -> None:
+        for _ in range(20):
+            await aclient.session()
+
+    await asyncio.gather(ask(), asyncio.to_thread(lambda: asyncio.run(ask())))
+    assert len(aclient._calls.transport._lines) == 2
 
 
 # The other one, where it is not at home.
