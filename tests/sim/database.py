@@ -19,7 +19,50 @@ class InjectedDefect(Exception):
     """Something that nobody foresaw happens within a commit."""
 
 
-class Database:
+class Records:
+    """What was committed, in plain memory: the log, and what the rows should be."""
+
+    def __init__(self) -> None:
+        self.plans: dict[int, Sequence[Job]] = {}
+        """The jobs that users send, by batch."""
+        self.log: list[ev.Event] = []
+        self.rows = Rows()
+
+    def record(self, events: list[ev.Event], changes: Changes) -> None:
+        for event in events:
+            if isinstance(event, ev.BatchClosed):
+                self.rows.add_jobs(event.batch_id, self.plans[event.batch_id])
+        self.rows.write(changes)
+        self.log += events
+
+    def folded(self) -> State:
+        """What the log comes to."""
+        return fold(State(), [self._with_columns(e) for e in self.log])
+
+    def _with_columns(self, event: ev.Event) -> ev.Event:
+        """A closed batch brings its jobs as they were then; those in the log have lived on."""
+        if isinstance(event, ev.BatchClosed):
+            return replace(event, columns=columns(self.plans[event.batch_id]))
+        return event
+
+    def check_store(self, store: Store) -> None:
+        """What people read there is what was committed."""
+        rows = self.rows
+        for batch_id, batch in rows.batches.items():
+            assert store.batch(batch_id, with_deleted=True) == batch
+            if batch.deleted_at_ms is None and batch.closed_at_ms is not None:
+                jobs = [rows.jobs[batch_id, i] for i in range(1, batch.n_jobs + 1)]
+                assert [j.row for j in store.jobs(batch_id, limit=1_000)] == jobs
+        for attempt_id, attempt in rows.attempts.items():
+            assert store.attempt(attempt_id) == attempt
+        logged = store.events_after(0, 100_000)
+        assert logged is not None
+        closed = (ev.BatchClosed,)
+        bare = [replace(e, columns=None) if isinstance(e, closed) else e for e in self.log]
+        assert [e for _, some in logged for e in some] == bare
+
+
+class Database(Records):
     """Without a real store, rows in memory keep the store's promises, at the speed of histories.
 
     With one, every commit goes to both, and what is loaded comes from the real one.
@@ -28,15 +71,12 @@ class Database:
     def __init__(
         self, store: Store | None, rng: Random, on_commit: Callable[[list[ev.Event], Changes], None]
     ) -> None:
+        super().__init__()
         self.store = store
         self._rng = rng
         self._on_commit = on_commit
         self.failing = 0.0
         """How likely a commit fails, one way or another."""
-        self.plans: dict[int, Sequence[Job]] = {}
-        """The jobs that users send, by batch."""
-        self.log: list[ev.Event] = []
-        self.rows = Rows()
         self.failures: list[str] = []
         """What kinds of failures there were."""
 
@@ -64,11 +104,7 @@ class Database:
             raise InjectedDefect("a row that nobody thought of")
         if self.store is not None:
             self.store.commit(events, changes, at_ms)
-        for event in events:
-            if isinstance(event, ev.BatchClosed):
-                self.rows.add_jobs(event.batch_id, self.plans[event.batch_id])
-        self.rows.write(changes)
-        self.log += events
+        self.record(events, changes)
         self._on_commit(events, changes)
         if fails:
             raise StoreUnavailable("the connection broke within COMMIT; it was written")
@@ -95,16 +131,6 @@ class Database:
         return columns(self.plans[batch_id])
 
     # -- three folds of one log ----------------------------------------------------------------------
-
-    def folded(self) -> State:
-        """What the log comes to."""
-        return fold(State(), [self._with_columns(e) for e in self.log])
-
-    def _with_columns(self, event: ev.Event) -> ev.Event:
-        """A closed batch brings its jobs as they were then; those in the log have lived on."""
-        if isinstance(event, ev.BatchClosed):
-            return replace(event, columns=columns(self.plans[event.batch_id]))
-        return event
 
     def _load_rows(self) -> State:
         """What the rows come to, as store.py says it."""

@@ -13,7 +13,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -91,7 +91,7 @@ class Weather:
         )
 
 
-def _limits(rng: Random) -> Limits:
+def limits_of(rng: Random) -> Limits:
     return Limits(
         slice_jobs=rng.choice([1, 3, 1_000]),
         progress_ms=rng.choice([5_000, 60_000]),
@@ -108,7 +108,7 @@ class History:
         self._rng = Random(f"{seed}/world")
         self.seed = seed
         self.weather = Weather.of(Random(f"{seed}/weather"))
-        self.limits = _limits(Random(f"{seed}/limits"))
+        self.limits = limits_of(Random(f"{seed}/limits"))
         self.lease_ms = self.limits.lease_ms
         self.refusing, self.lying = self.weather.refusing, self.weather.lying
         self.losing, self.dying = self.weather.losing, self.weather.dying
@@ -244,23 +244,7 @@ class History:
         assert not state.attempts and not state.workers, "nobody is left, yet memory has somebody"
         assert not state.users, "nobody has anything, yet memory has users"
         if self.database.store is not None:
-            self._check_store(self.database.store)
-
-    def _check_store(self, store: Store) -> None:
-        """What people read there is what was committed."""
-        rows = self.database.rows
-        for batch_id, batch in rows.batches.items():
-            assert store.batch(batch_id, with_deleted=True) == batch
-            if batch.deleted_at_ms is None and batch.closed_at_ms is not None:
-                jobs = [rows.jobs[batch_id, i] for i in range(1, batch.n_jobs + 1)]
-                assert [j.row for j in store.jobs(batch_id, limit=1_000)] == jobs
-        for attempt_id, attempt in rows.attempts.items():
-            assert store.attempt(attempt_id) == attempt
-        logged = store.events_after(0, 100_000)
-        assert logged is not None
-        closed = (ev.BatchClosed,)
-        bare = [replace(e, columns=None) if isinstance(e, closed) else e for e in self.database.log]
-        assert [e for _, some in logged for e in some] == bare
+            self.database.check_store(self.database.store)
 
     # -- users ---------------------------------------------------------------------------------------
 

@@ -99,6 +99,11 @@ class Run:
     ended_ms: int | None = None
     cut: bool = False
     """It ended with its machine: how long it ran nobody saw."""
+    blurred: bool = False
+    """Its workerd could not see when it began or ended; it must not say more than was."""
+    unseen_end: bool = False
+    """Nobody waited for it when it ended: its engine was away, its workerd frozen, or busy with coming
+    back. It counts as running until somebody sees; only workerd's own clock is believed."""
     unguarded: bool = False
     """Its workerd was dead when the lease ran out. That it runs on is nobody's promise."""
 
@@ -270,7 +275,7 @@ class Oracle:
         if e.reason not in (EndReason.LOST, EndReason.REVOKED):
             require(by_report, "only its own worker says how an attempt ended", (e, told))
             require(told is not None and told.reason is e.reason, "its reason is kept", (e, told))
-        if by_report and run is not None and not run.cut:
+        if by_report and run is not None and not run.cut and not run.blurred:
             require(e.main_ms == run.ran_ms(self._now()), "a reported end is billed exactly", (e, run))
         elif not by_report:
             self.seen["an end nobody reported"] += 1
@@ -283,6 +288,8 @@ class Oracle:
 
     def _require_ran(self, attempt_id: str, main_ms: int) -> None:
         run = self.runs.get(attempt_id)
+        if run is not None and run.unseen_end:
+            return
         ran_ms = run.ran_ms(self._now()) if run else 0
         require(main_ms <= ran_ms, "never billed for more than ran", (attempt_id, main_ms, ran_ms))
 
@@ -320,6 +327,8 @@ class Oracle:
         """A worker has it on disk how an attempt of its own ended."""
         attempt = self.attempts[report.attempt_id]
         require(attempt.worker_id == worker_id, "a worker knows of its own attempts only", report)
+        told = self.told.get(report.attempt_id, report)
+        require(told == report, "what a worker has told of an end it tells again", (told, report))
         self.told[report.attempt_id] = report
 
     def acked(self, worker_id: str, attempt_id: str, state: AttemptState) -> None:

@@ -1,0 +1,716 @@
+"""The second layer: one random history, from a seed, of the two real programs in one process.
+
+Everything between a call of a stub and a row of the database, and between an order and a container, is
+the product's own; of the simulation are time, the network below the messages, the disk below the files,
+the containers, the users, and what befalls them all. Then everything heals and must come to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import shutil
+import tempfile
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import grpc
+from grpc import aio
+from longshore_api.v1 import batch_service_pb2 as batches
+from longshore_api.v1 import batch_service_pb2_grpc as batches_grpc
+from longshore_api.v1 import types_pb2 as types
+from longshore_api.v1 import worker_service_pb2 as workers
+from longshore_controller.core import events as ev
+from longshore_controller.core.model import AttemptState, EndReason, HeldAttempt, Refusal
+from longshore_controller.core.reactor import Reactor
+from longshore_controller.core.rows import Changes
+from longshore_controller.store import StoreUnavailable
+from longshore_controller.wire import conversation
+from longshore_workerd.runtime import Container, ContainerId
+from sim.database import InjectedDefect, Records
+from sim.disk import Disk
+from sim.history import BEGIN_MS, OVER_WITHIN_MS, STORY, Failed, limits_of
+from sim.host import Host
+from sim.oracle import Oracle, Violation, require
+from sim.process import Process, ProcessLoop
+from sim.programs import ControllerHost, Lines, config, logging_to, programs
+from sim.wire import Call, Channel, Network, Server
+from world import Job, random_jobs
+
+UNKNOWN = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.INTERNAL,
+}
+"""Nobody knows whether it was done: ask again."""
+ANSWER_WITHIN_S = 20.0
+MOVES_WITHIN_MS = 15 * 60_000
+"""Virtual time in which something happens to somebody's job, until all are complete."""
+ACKED = {types.ATTEMPT_STATE_STARTED, types.ATTEMPT_STATE_ENDED}
+
+Trouble = Callable[[Random], None]
+
+
+@dataclass(frozen=True)
+class Weather:
+    """What befalls this history, how often: each seed has some kinds of trouble and not others.
+
+    Mean times between them are in seconds; None: never.
+    """
+
+    lasts_ms: int
+    slowest_ms: int
+    slow_calls: bool
+    failing: float
+    refusing: float
+    dying: float
+    troubles: dict[str, float]
+
+    @classmethod
+    def of(cls, rng: Random, troubles: dict[str, float]) -> Weather:
+        return cls(
+            lasts_ms=rng.choice([20_000, 40_000, 60_000, 120_000]),
+            slowest_ms=rng.choice([2, 50, 50, 3_000]),
+            slow_calls=rng.random() < 0.5,
+            failing=rng.choice([0.0, 0.0, 0.1, 0.4]),
+            refusing=rng.choice([0.0, 0.0, 0.1, 0.3]),
+            dying=rng.choice([0.0, 0.0, 0.01, 0.05]),
+            troubles={t: s * rng.choice([0.3, 1.0, 3.0]) for t, s in troubles.items() if rng.random() < 0.45},
+        )
+
+
+@dataclass(frozen=True)
+class Told:
+    """How a history ended: what has happened in it, and a number that is another if anything else did."""
+
+    seen: Counter[str]
+    digest: str
+
+
+class Whole:
+    """The world of one seed."""
+
+    def __init__(self, seed: object, loop: ProcessLoop, folder: Path, *, trace: bool) -> None:
+        self.seed = seed
+        self.folder = folder
+        self.story: deque[tuple[int, str, object]] = deque(maxlen=STORY)
+        self.limits = limits_of(Random(f"{seed}/limits"))
+        troubles: dict[str, tuple[float, Trouble]] = {
+            "the controller is killed": (30, self._kill_controller),
+            "the controller is frozen": (60, self._freeze_controller),
+            "the controller is replaced while it is frozen": (60, self._replace_controller),
+            "workerd is killed": (40, self._kill_workerd),
+            "workerd is frozen": (60, self._freeze_workerd),
+            "a machine is rebooted": (90, self._reboot),
+            "a machine vanishes": (60, self._vanish),
+            "a connection breaks": (15, self._break_call),
+            "a partition": (40, self._partition),
+            "an engine is away": (60, self._lose_engine),
+            "a disk is full": (60, self._fill_disk),
+            "a wall clock is set": (60, self._set_clock),
+        }
+        self._troubles = {name: trouble for name, (_, trouble) in troubles.items()}
+        self.weather = Weather.of(Random(f"{seed}/weather"), {n: mean for n, (mean, _) in troubles.items()})
+        self.failing, self.refusing = self.weather.failing, self.weather.refusing
+        self.disk = Disk(Random(f"{seed}/disk"))
+        self.disk.dying = self.weather.dying
+        self.disk.happened = self.happened
+        self.network = Network(self, seed)
+        self.records = Records()
+        self.oracle = Oracle(self.limits, self.records.plans, self.now)
+        self.outputs: dict[ContainerId, bytes] = {}
+        self.hosts: list[Host] = []
+        self.controller: ControllerHost | None = None
+        self._replaced: ControllerHost | None = None
+        """Perhaps it lives on, and believes that it leads."""
+        self._loop = loop
+        self._rng = Random(f"{seed}/world")
+        self._shown = trace
+        self._digest = hashlib.blake2b(digest_size=8)
+        self._ahead_ms = 0
+        self._lives = 0
+        self._starting: asyncio.TimerHandle | None = None
+        self._healed = False
+        self._moved_ms = 0
+        """When something was last committed that brings somebody's job on."""
+        self._violation: asyncio.Future[None] = loop.create_future()
+        loop.latency = self._latency
+
+    # -- what others need --------------------------------------------------------------------------
+
+    def now(self) -> int:
+        return BEGIN_MS + self._loop.now_ms
+
+    def wall_ms(self) -> int:
+        return self.now() + self._ahead_ms
+
+    def slowest_ms(self) -> int:
+        return self.weather.slowest_ms
+
+    def route(self, client: Process) -> Server | None:
+        """Sometimes to a controller that was replaced; a worker only if it can know that it was."""
+        old = self._replaced
+        if old is None or not old.process.is_alive or old.process.is_frozen or self._rng.random() < 0.7:
+            return self.network.server
+        epoch = old.store.epoch if old.store is not None else 0
+        if isinstance(client.owner, Host) and client.owner.epoch <= epoch:
+            return self.network.server
+        self.happened("a call to a controller that was replaced")
+        return old.server
+
+    def happened(self, what: str) -> None:
+        self.oracle.seen[what] += 1
+
+    def tell(self, who: str, what: object) -> None:
+        self.story.append((self._loop.now_ms, who, what))
+        self.trace(who, str(what).encode())
+        if self._shown:
+            print(f"{self.now() % 10**9 / 1000:12.3f}  {who:<12} {what}")
+
+    def trace(self, who: str, what: object) -> None:
+        said = what if isinstance(what, bytes) else repr(what).encode()
+        said = said.replace(str(self.folder).encode(), b"FOLDER")
+        self._digest.update(b"%d %s %s\n" % (self._loop.now_ms, who.encode(), said))
+
+    def violated(self, error: BaseException) -> None:
+        """The history is over."""
+        if not self._violation.done():
+            self._violation.set_exception(error)
+
+    def committed(self, events: list[ev.Event], changes: Changes) -> None:
+        try:
+            for event in events:
+                self.tell("log", event)
+                if not isinstance(event, ev.AttemptProgressed | ev.WorkerJoined | ev.WorkerLost):
+                    self._moved_ms = self.now()
+            self.records.record(events, changes)
+            if self.controller is not None and self.controller.reactor is not None:
+                self.controller.reactor.state.check()
+            self.oracle.committed(events)
+        except Exception as error:
+            self.violated(error)
+
+    def heard(self, worker_id: str, held: Sequence[HeldAttempt]) -> None:
+        for h in held:
+            attempt = self.oracle.attempts.get(h.attempt_id)
+            if attempt is not None and attempt.worker_id == worker_id:
+                self.oracle.heard(h.attempt_id, h.main_ms)
+
+    def told(self, call: Call, to_server: bool, data: bytes) -> None:
+        """What a worker says or hears, as it is in the messages."""
+        host = call.client.owner
+        if not isinstance(host, Host):
+            return
+        try:
+            if call.method.endswith("/Activate") and not to_server:
+                host.worker_id = workers.ActivateResponse.FromString(data).worker_id
+                self.oracle.machines[host.worker_id] = host
+            elif call.method.endswith("/Connect"):
+                if to_server:
+                    self._said(call, host, workers.WorkerMessage.FromString(data))
+                else:
+                    self._heard(call, host, workers.ControllerMessage.FromString(data))
+        except Exception as error:
+            self.violated(error)
+
+    def _said(self, call: Call, host: Host, message: workers.WorkerMessage) -> None:
+        if self._shown:
+            print(f"{self.now() % 10**9 / 1000:12.3f}  {host.name:<12} says {_short(message)}")
+        kind = message.WhichOneof("kind")
+        if kind == "hello":
+            call.sent = {0: self.now()}
+        elif kind == "heartbeat":
+            require(call.epoch >= host.epoch, "no way back to an earlier controller", host.name)
+            host.epoch = call.epoch
+            host.stays()
+            call.sent[message.heartbeat.number] = self.now()
+        elif kind == "reports":
+            for wire in message.reports.reports:
+                if wire.state == types.ATTEMPT_STATE_ENDED:
+                    durable = self.disk.is_durable(host.folder / "spool", wire.SerializeToString())
+                    require(durable, "what is told of an end is on disk for certain", wire.attempt_id)
+            for report in conversation.reports(message.reports):
+                if report.state is AttemptState.ENDED:
+                    self.oracle.told_end(host.worker_id, report)
+
+    def _heard(self, call: Call, host: Host, message: workers.ControllerMessage) -> None:
+        if self._shown:
+            print(f"{self.now() % 10**9 / 1000:12.3f}  {host.name:<12} hears {_short(message)}")
+        match message.WhichOneof("kind"):
+            case "welcome":
+                call.epoch = message.welcome.epoch
+                self._extend_lease(call, host, 0)
+            case "lease_extended":
+                self._extend_lease(call, host, message.lease_extended.number)
+            case "assignments":
+                orders = message.assignments
+                run = [a.attempt_id for a in orders.run]
+                self.oracle.ordered(host.worker_id, [*run, *orders.keep, *orders.revoke])
+                self.oracle.seen["complete orders"] += orders.complete
+            case "acks":
+                for ack in message.acks.acks:
+                    if ack.state in ACKED:
+                        self.oracle.acked(host.worker_id, ack.attempt_id, AttemptState(ack.state))
+            case _:
+                pass
+
+    def _extend_lease(self, call: Call, host: Host, number: int) -> None:
+        host.lease_until_ms = max(host.lease_until_ms, call.sent[number] + self.limits.lease_ms)
+
+    def _latency(self) -> tuple[float, float]:
+        if not self.weather.slow_calls or self._rng.random() < 0.5:
+            return 0, 0
+        return self._rng.choice([0, 0.003, 0.3]), self._rng.choice([0, 0.003, 0.3])
+
+    # -- its course --------------------------------------------------------------------------------
+
+    async def run(self) -> Told:
+        self._loop.set_exception_handler(lambda _, context: self._unhandled(context))
+        course = self._loop.create_task(self._course())
+        await asyncio.wait([course, self._violation], return_when=asyncio.FIRST_COMPLETED)
+        if self._violation.done():
+            await self._violation
+        await course
+        return Told(self.oracle.seen, self._digest.hexdigest())
+
+    def _unhandled(self, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, Refusal | StoreUnavailable | InjectedDefect):
+            # Whoever asked was told of another failure at the same time.
+            self.happened("a failure that nobody took")
+        else:
+            self.violated(error if isinstance(error, BaseException) else Violation(str(context["message"])))
+
+    async def _course(self) -> None:
+        self._start_controller()
+        for cores in self._rng.choice([[4], [4, 1], [4, 4], [4, 4, 1]]):
+            self._add_host(1000 * cores)
+        users = []
+        for i in range(1, 1 + self._rng.choice([1, 1, 2, 3])):
+            process = Process(self._loop, f"user {i}", f"user {i}")
+            users.append(process.spawn(_User(self, i).run()))
+        troubles = [
+            self._loop.create_task(self._every(mean_s, name))
+            for name, mean_s in sorted(self.weather.troubles.items())
+        ]
+        await asyncio.sleep(self.weather.lasts_ms / 1000)
+        for task in troubles:
+            task.cancel()
+        self._heal()
+        await asyncio.wait(users)
+        for user in users:
+            user.result()
+        await self._come_to_the_end()
+        self._check_logs()
+        for host in self.hosts:
+            if not host.is_gone:
+                host.kill_workerd()
+                host.check_empty()
+                host.vanish()
+        await asyncio.sleep((self.limits.lease_ms + self.limits.grace_ms) / 1000 + 10)
+        self._check_all()
+
+    async def _come_to_the_end(self) -> None:
+        until = self.now() + OVER_WITHIN_MS
+        idle = 0
+        while idle < 2:
+            await asyncio.sleep(5)
+            idle = idle + 1 if self.oracle.is_over() and self._is_idle() else 0
+            if self.now() > min(until, self._moved_ms + MOVES_WITHIN_MS):
+                raise Violation(f"everything comes to its end: {self._left_over()}")
+
+    def _is_idle(self) -> bool:
+        ready = self.controller is not None and self.controller.reactor is not None
+        return ready and all(host.is_idle() for host in self.hosts if not host.is_gone)
+
+    def _left_over(self) -> str:
+        open_ones = {i: b for i, b in self.oracle.batches.items() if b.closed and not b.complete}
+        runs = {a: r for a, r in self.oracle.runs.items() if r.ended_ms is None}
+        busy = {h.name: (h.process is not None, h.containers.keys()) for h in self.hosts if not h.is_idle()}
+        return f"batches {open_ones}, runs {runs}, machines {busy}"
+
+    def _check_logs(self) -> None:
+        """What a container said is with the controller, as far as its attempt says that it was kept."""
+        for attempt in self.records.rows.attempts.values():
+            machine = self.oracle.machines[attempt.worker_id]
+            for record in attempt.containers:
+                id = ContainerId(attempt.attempt_id, Container(record.container))
+                job = self.folder / "logs" / str(attempt.batch_id) / str(attempt.job_id)
+                file = job / attempt.attempt_id / f"{id.container.name.lower()}.log"
+                there = file.read_bytes() if file.exists() else b""
+                said = self.outputs.get(id, b"")
+                require(said.startswith(there), "a log is what the container said", (id, there[-80:]))
+                if attempt.reason is EndReason.COMPLETED and not machine.is_gone:
+                    whole = len(there) == record.log_bytes
+                    require(whole, "a log arrives as far as it was kept", (id, len(there), record))
+                    self.oracle.seen["a log that arrived"] += 1
+
+    def _check_all(self) -> None:
+        assert self.controller is not None and self.controller.store is not None
+        reactor = self.controller.reactor
+        assert isinstance(reactor, Reactor)
+        state = reactor.state
+        state.check()
+        assert state == self.records.folded(), "memory is not the fold of the log"
+        loaded, seq = self.controller.process.look(self.controller.store.load)
+        assert loaded == state and seq == len(self.records.log), "what is loaded is not what is known"
+        self.oracle.check_rows(self.records.rows)
+        assert not state.attempts and not state.workers, "nobody is left, yet memory has somebody"
+        assert not state.users, "nobody has anything, yet memory has users"
+        store = self.controller.store
+        self.controller.process.look(lambda: self.records.check_store(store))
+
+    # -- what befalls them -------------------------------------------------------------------------
+
+    async def _every(self, mean_s: float, name: str) -> None:
+        rng, trouble = Random(f"{self.seed}/{name}"), self._troubles[name]
+        while True:
+            await asyncio.sleep(rng.expovariate(1 / mean_s))
+            self.happened(name)
+            try:
+                trouble(rng)
+            except Exception as error:
+                self.violated(error)
+
+    def _start_controller(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
+        if self.controller is not None:
+            return
+        self._lives += 1
+        self.tell("controller", f"starts for the {self._lives}th time")
+        self.controller = host = ControllerHost(self, self._loop, self._lives)
+        host.process.on_death = lambda: self._controller_died(host)
+        life = host.start(config(self.folder, self.limits))
+        life.add_done_callback(lambda task: self._controller_ended(host, task))
+
+    def _controller_died(self, host: ControllerHost) -> None:
+        self.tell("controller", f"number {host.number} is killed")
+        self.happened("controller killed")
+        self._forget_controller(host)
+        self._start_controller_in(self._rng.choice([0.01, 1, 1, 20, 60]))
+
+    def _controller_ended(self, host: ControllerHost, life: asyncio.Task[int]) -> None:
+        """Of itself: it cannot begin, or another one leads."""
+        if not host.process.is_alive:
+            return
+        error = None if life.cancelled() else life.exception()
+        known = error is None or type(error).__name__ in ("StoreInUse", "StoreUnavailable", "CannotStart")
+        if not known:
+            assert error is not None
+            self.violated(error)
+        self.tell("controller", f"number {host.number} ends: {error or 'another one leads'}")
+        self.happened(f"a controller ends: {type(error).__name__ if error else 'another one leads'}")
+        was_leader = self.controller is host
+        if was_leader and error is None:
+            self.violated(Violation("who leads goes on leading"))
+        self._forget_controller(host)
+        if was_leader:
+            self._start_controller_in(1)
+
+    def _forget_controller(self, host: ControllerHost) -> None:
+        if host.server is not None and self.network.server is host.server:
+            self.network.server = None
+        host.kill()
+        self.network.died(host.process)
+        if self.controller is host:
+            self.oracle.controller_died()
+            self.controller = None
+
+    def _start_controller_in(self, seconds: float) -> None:
+        if self.controller is None and self._starting is None:
+            self._starting = self._loop.call_later(seconds, self._start_controller)
+
+    def _kill_controller(self, rng: Random) -> None:
+        """At one of its next steps."""
+        if self.controller is not None:
+            self._kill_soon(self.controller.process, rng)
+
+    def _kill_soon(self, process: Process, rng: Random) -> None:
+        process.dies_in = rng.choice([1, rng.randint(1, 30), rng.randint(1, 300)])
+
+    def _freeze_controller(self, rng: Random) -> None:
+        if self.controller is not None and not self.controller.process.is_frozen:
+            self.tell("controller", "is frozen")
+            process = self.controller.process
+            process.freeze()
+            self._loop.call_later(rng.choice([1, 12, 35, 60]), self._thaw_controller, process)
+
+    def _thaw_controller(self, process: Process) -> None:
+        if process.is_alive and process.is_frozen:
+            self.tell(process.name, "is thawed")
+            process.thaw()
+
+    def _replace_controller(self, rng: Random) -> None:
+        """Somebody takes its lock away and starts another one; then it wakes, and believes it still leads."""
+        host = self.controller
+        if host is None or host.server is None or host.process.is_frozen:
+            return
+        self.tell("controller", f"number {host.number} is frozen and replaced")
+        host.process.freeze()
+        for call in [c for c in self.network.calls if c.server is host.server]:
+            call.break_off(0.002)
+        self.network.server = None
+        (self.folder / "longshore.db.lock").unlink(missing_ok=True)
+        self.oracle.controller_died()
+        self.controller = None
+        self._start_controller()
+        self._replaced = host
+        self._loop.call_later(rng.choice([2, 10, 45, 70]), self._thaw_controller, host.process)
+
+    def _add_host(self, mcpu: int) -> None:
+        name = f"w{len(self.hosts) + 1}"
+        host = Host(self, self._loop, name, mcpu, Random(f"{self.seed}/{name}"))
+        self.hosts.append(host)
+        host.start_workerd()
+
+    def _some_host(self, rng: Random) -> Host:
+        return rng.choice([h for h in self.hosts if not h.is_gone])
+
+    def _kill_workerd(self, rng: Random) -> None:
+        host = self._some_host(rng)
+        if host.process is not None:
+            self._kill_soon(host.process, rng)
+        self._loop.call_later(rng.choice([0.01, 2, 2, 15, 70]), host.start_workerd)
+
+    def _freeze_workerd(self, rng: Random) -> None:
+        host = self._some_host(rng)
+        if host.process is not None and not host.process.is_frozen:
+            host.freeze()
+            self._loop.call_later(rng.choice([1, 12, 35, 60]), host.thaw)
+
+    def _reboot(self, rng: Random) -> None:
+        host = self._some_host(rng)
+        host.reboot()
+        self._loop.call_later(rng.choice([5, 20, 70]), host.start_workerd)
+
+    def _vanish(self, rng: Random) -> None:
+        """With or without notice; another one comes in its place."""
+        host = self._some_host(rng)
+        if rng.random() < 0.6:
+            host.shut_down()
+            self._loop.call_later(rng.choice([3, 25]), host.vanish)
+        else:
+            host.vanish()
+        self._add_host(host.mcpu)
+
+    def _break_call(self, rng: Random) -> None:
+        if self.network.calls:
+            call = rng.choice(list(self.network.calls))
+            self.tell(call.client.name, f"its {call.method.rpartition('/')[2]} breaks")
+            call.break_off(rng.choice([1, 5, 40]))
+
+    def _partition(self, rng: Random) -> None:
+        """Nothing moves between a machine and the controller, in one direction or in both."""
+        host = self._some_host(rng)
+        up, down = rng.choice([(True, True), (True, False), (False, True)])
+        self.tell(host.name, f"is cut off: up {up}, down {down}")
+        self.network.partition(host, up, down)
+        lasts_s = rng.choice([3, 12, 35, 60, 90])
+        self._loop.call_later(lasts_s, lambda: self.network.heal(host, breaks=rng.random() < lasts_s / 60))
+
+    def _lose_engine(self, rng: Random) -> None:
+        host = self._some_host(rng)
+        host.lose_engine()
+        self._loop.call_later(rng.choice([1, 5, 30]), host.regain_engine)
+
+    def _fill_disk(self, rng: Random) -> None:
+        host = self._some_host(rng)
+        self.tell(host.name, "its disk is full")
+        self.disk.full.add(f"{host.folder}/")
+        self._loop.call_later(rng.choice([1, 5, 20, 50]), self.disk.full.discard, f"{host.folder}/")
+
+    def _set_clock(self, rng: Random) -> None:
+        self._ahead_ms = rng.choice([0, 3_600_000, -3_600_000, 86_400_000])
+
+    def _heal(self) -> None:
+        self.tell("world", "everything heals")
+        self._healed = True
+        self._moved_ms = self.now()
+        self.failing = self.refusing = self.disk.dying = 0
+        self.disk.full.clear()
+        self.network.heal_all()
+        self._start_controller()
+        if self.controller is not None:
+            self._thaw_controller(self.controller.process)
+        for host in self.hosts:
+            host.regain_engine()
+            host.thaw()
+            host.start_workerd()
+            if host.process is not None:
+                host.process.dies_in = None
+
+    # -- what users need ---------------------------------------------------------------------------
+
+    @property
+    def is_healed(self) -> bool:
+        return self._healed
+
+
+class _User:
+    """One batch, from its creation to whatever its user makes of it."""
+
+    def __init__(self, world: Whole, number: int) -> None:
+        self._world = world
+        self._number = number
+        self._rng = Random(f"{world.seed}/user {number}")
+        channel: Any = Channel(world.network)
+        self._stub: Any = batches_grpc.BatchServiceStub(channel)
+
+    async def run(self) -> None:
+        rng, stub = self._rng, self._stub
+        jobs = random_jobs(rng, most=rng.choice([4, 8, 12]))
+        await asyncio.sleep(rng.randint(0, self._world.weather.lasts_ms // 2) / 1000)
+        request = batches.CreateBatchRequest(
+            request_id=f"request {self._number}", billing_project="project", n_jobs=len(jobs)
+        )
+        asked = [self._insist(stub.CreateBatch, lambda: request) for _ in range(rng.choice([1, 1, 2]))]
+        first, *again = await asyncio.gather(*asked)
+        assert all(a == first for a in again), f"the same request made batches {first} and {again}"
+        batch_id = first.batch_id
+        self._world.records.plans[batch_id] = jobs
+        wants_cancel, wants_delete = rng.random() < 0.4, rng.random() < 0.15
+        cancel = batches.CancelBatchRequest(batch_id=batch_id, reason="no longer wanted")
+        if wants_cancel and rng.random() < 0.3:
+            await self._insist(stub.CancelBatch, lambda: cancel)
+            return
+        await asyncio.sleep(rng.choice([0, 0.1, 5]))
+        if jobs:
+            await self._insist(stub.SubmitJobs, lambda: self._bunches(batch_id, jobs))
+        await self._insist(stub.CloseBatch, lambda: batches.CloseBatchRequest(batch_id=batch_id))
+        watching = asyncio.create_task(self._watch(batch_id)) if rng.random() < 0.5 else None
+        if wants_cancel:
+            await asyncio.sleep(rng.choice([0, 0.02, 5, 40]))
+            await self._insist(stub.CancelBatch, lambda: cancel)
+        if wants_delete:
+            await asyncio.sleep(rng.choice([0, 1, 60, 300]))
+            await self._insist(stub.DeleteBatch, lambda: batches.DeleteBatchRequest(batch_id=batch_id))
+        if watching is not None:
+            await watching
+
+    async def _bunches(self, batch_id: int, jobs: Sequence[Job]) -> AsyncIterator[Any]:
+        """In two bunches, one of them twice."""
+        half = len(jobs) // 2
+        for first, bunch in ((half, jobs[half:]), (0, jobs[:half]), (half, jobs[half:])):
+            if bunch:
+                specs = [self._spec(i, job) for i, job in enumerate(bunch, first + 1)]
+                yield batches.SubmitJobsRequest(batch_id=batch_id, first_job_id=first + 1, jobs=specs)
+
+    def _spec(self, job_id: int, job: Job) -> types.JobSpec:
+        store = f"{self._world.folder}/store"
+        copy_in = types.FileCopy(source=f"{store}/a", destination="/io/a")
+        copy_out = types.FileCopy(source="/io/b", destination=f"{store}/b")
+        return types.JobSpec(
+            name=job.name,
+            attributes=job.attributes,
+            command=["true"],
+            resources=types.Resources(cpu_mcpu=job.mcpu),
+            parents=job.parents,
+            always_run=job.always_run,
+            retries=job.retries,
+            timeout_ms=0 if job_id % 4 else 60_000,
+            input_files=[copy_in] if job_id % 3 == 0 else [],
+            output_files=[copy_out] if job_id % 5 == 0 else [],
+        )
+
+    async def _watch(self, batch_id: int) -> None:
+        """Until it is complete, or deleted."""
+        complete = False
+        while not complete:
+            try:
+                async with asyncio.timeout(120):
+                    request = batches.WatchBatchRequest(batch_id=batch_id)
+                    async for batch in self._stub.WatchBatch(request, metadata=self._metadata()):
+                        complete = batch.complete
+                        known = self._world.oracle.batches[batch_id]
+                        require(known.complete or not complete, "what is told was committed", batch_id)
+            except TimeoutError:
+                continue
+            except aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.NOT_FOUND:
+                    return
+                if error.code() not in UNKNOWN:
+                    raise
+            await asyncio.sleep(self._rng.choice([0.1, 1]))
+        self._world.happened("a batch that somebody saw complete")
+
+    async def _insist(self, method: Callable[..., Awaitable[Any]], request: Callable[[], Any]) -> Any:
+        """Asks until there is an answer, and sometimes once more."""
+        rng = self._rng
+        while True:
+            try:
+                answer = await method(request(), timeout=ANSWER_WITHIN_S, metadata=self._metadata())
+            except aio.AioRpcError as error:
+                not_yet = error.code() is grpc.StatusCode.UNAUTHENTICATED and not self._token()
+                if error.code() not in UNKNOWN and not not_yet:
+                    raise
+                self._world.happened("a user who asks again")
+            else:
+                if self._world.is_healed or rng.random() < 0.9:
+                    return answer
+            await asyncio.sleep(rng.choice([0.01, 0.5, 3]))
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("authorization", f"Bearer {self._token()}"),)
+
+    def _token(self) -> str:
+        with suppress(FileNotFoundError):
+            return (self._world.folder / "owner").read_text().strip()
+        return ""
+
+
+def run(seed: object, *, trace: bool = False) -> Told:
+    """The history of this seed. Failed."""
+    shared_memory = Path("/dev/shm")
+    where = shared_memory if shared_memory.is_dir() else None
+    folder = Path(tempfile.mkdtemp(prefix="longshore-sim-", dir=where))
+    try:
+        with asyncio.Runner(loop_factory=ProcessLoop) as runner:
+            loop = runner.get_loop()
+            assert isinstance(loop, ProcessLoop)
+            world = Whole(seed, loop, folder, trace=trace)
+            lines = Lines(world, shown=trace)
+            try:
+                with programs(world, loop), logging_to(lines, logging.INFO if trace else logging.ERROR):
+                    try:
+                        return runner.run(world.run())
+                    finally:
+                        _end(world)
+            except (Exception, asyncio.CancelledError) as error:
+                raise Failed(_account(world, error)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end(world: Whole) -> None:
+    """Nothing of this world is left."""
+    if world.controller is not None:
+        world.controller.kill()
+    for host in world.hosts:
+        if host.process is not None:
+            host.process.kill()
+
+
+def _account(world: Whole, error: BaseException) -> str:
+    """What broke, how to see it again, and the end of the story."""
+    lines = [f"{at / 1000:10.3f}  {who:<12}{what}" for at, who, what in world.story]
+    return "\n".join(
+        [
+            f"seed {world.seed}: {type(error).__name__}: {error}",
+            f"once more: PYTHONPATH=tests python -m sim --layer 2 --trace {world.seed}",
+            f"weather: {world.weather}",
+            *lines,
+        ]
+    )
+
+
+def _short(message: Any) -> str:
+    return " ".join(str(message).split())[:300]
