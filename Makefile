@@ -8,7 +8,7 @@ STUBS := $(PROTOS:.proto=_pb2.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test faults check imports bench bench-peers proto release-proto docs lock clean
+.PHONY: help setup demo test faults sim check imports bench bench-peers proto release-proto docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ bench-peers: setup ## goal 2 beside other schedulers, in a venv of theirs below 
 	@setup/postgres.sh || true
 	@test -x .build/peers/bin/python || $(PYTHON_IN_VENV) -m venv .build/peers
 	PYTHONPATH=tests $(PYTHON_IN_VENV) -m bench.beside .build/peers $(if $(QUICK),--quick)
+
+sim: setup ## SEEDS histories (default 1000) of both whole programs in virtual time, from seed FROM (default 0)
+	cd tests && nice -n 10 ../$(PYTHON_IN_VENV) -m sim --layer 2 --jobs $(or $(JOBS),$$(nproc)) \
+		$(or $(FROM),0) $(or $(SEEDS),1000)
 
 check: setup imports ## style, types, imports, protocol; changes nothing
 	$(BIN)/ruff check .
