@@ -187,6 +187,7 @@ class LocalBackend:
                 safe_folder = f"{link_folder}/run"
                 os.symlink(folder, safe_folder)
         except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
             raise UsageError(
                 f"cannot make a folder for the run in {os.path.dirname(folder)}: {error.strerror}",
                 hint="LocalBackend(tmp_dir=…) chooses another place",
@@ -207,11 +208,11 @@ class LocalBackend:
         def clean_up() -> None:
             if engine is not None:
                 engine.close()
+            if link_folder:
+                shutil.rmtree(link_folder, ignore_errors=True)
             if keep_scratch:
                 _say(f"note: the files of the tasks are in {folder}")
                 return
-            if link_folder:
-                shutil.rmtree(link_folder, ignore_errors=True)
             try:
                 remove_tree(folder)
             except OSError as error:
@@ -226,7 +227,6 @@ class LocalBackend:
             mcpu=self._mcpu,
             around=around,
             logs=Logs(self._tmp_dir),
-            show_output=True,
             clean_up=clean_up,
         )
 
@@ -265,9 +265,9 @@ def _run_and_wait(run: LocalRun, batch: Batch, progress: TalkingProgress) -> Non
             run.start()
             follow(batch, progress)
         except BaseException as error:
-            run.stop("interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__)
             while True:
                 try:
+                    run.stop("interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__)
                     run.wait()
                     break
                 except (KeyboardInterrupt, _Signalled):

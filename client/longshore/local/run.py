@@ -7,6 +7,8 @@ gets threads of its own. The last of them cleans up. So nothing waits for anythi
 from __future__ import annotations
 
 import getpass
+import logging
+import os
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
@@ -21,6 +23,8 @@ from ..units import BYTES_PER_CORE, reserved_mcpu
 from .attempt import Attempt, Outcome, Surroundings
 from .logs import Logs
 from .schedule import Schedule
+
+_log = logging.getLogger(__name__)
 
 CONTAINERS = ("input", "main", "output")
 
@@ -56,7 +60,6 @@ class LocalRun:
         mcpu: int,
         around: Surroundings,
         logs: Logs,
-        show_output: bool,
         clean_up: Callable[[], None],
     ) -> None:
         """`clean_up` is called once, when every job is complete; it raises nothing."""
@@ -64,7 +67,6 @@ class LocalRun:
         self._attributes = MappingProxyType(dict(attributes))
         self._around = around
         self._logs = logs
-        self._show_output = show_output
         self._clean_up = clean_up
         self._lock = threading.Lock()
         self._schedule = Schedule(jobs, mcpu)
@@ -74,7 +76,7 @@ class LocalRun:
         self._version = 0
         """Grows with every change that a status shows."""
         self._over = threading.Event()
-        self._user = getpass.getuser()
+        self._user = _user()
         self._created_at = datetime.now(UTC)
         self._completed_at: datetime | None = None
         self._cancelled_at: datetime | None = None
@@ -160,12 +162,15 @@ class LocalRun:
             outcome = attempt.run()
         except Exception as error:
             outcome = Outcome("Error", None, f"this machine could not run it: {error}", 0, {})
-        for container in attempt.containers:
-            with suppress(OSError):  # A disk that is full costs the log, not the job.
-                self._logs.end(attempt.id, container, show=self._show_output and container == "main")
-        if not self._around.keep_scratch:
-            with suppress(OSError):  # Told by `clean_up`, which meets it too.
-                attempt.remove()
+        try:
+            for container in attempt.containers:
+                with suppress(OSError):  # A disk that is full costs the log, not the job.
+                    self._logs.end(attempt.id, container, show=container == "main")
+            if not self._around.keep_scratch:
+                with suppress(OSError):  # Told by `clean_up`, which meets it too.
+                    attempt.remove()
+        except Exception:  # Whatever it is, nobody shall wait for ever for this job.
+            _log.exception("after attempt %s", attempt.id)
         return outcome
 
     def _end(self, job_id: int, outcome: Outcome, attempt: Attempt | None = None) -> None:
@@ -393,3 +398,11 @@ class LocalRun:
     def _check_job(self, batch_id: int, job_id: int) -> None:
         if job_id > len(self._records):
             raise NotFound(f"batch {batch_id} has no job {job_id}")
+
+
+def _user() -> str:
+    """Who runs this program; the number of one that has no name here."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
