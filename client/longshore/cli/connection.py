@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,8 +17,12 @@ PATIENT_S = 180.0
 """The same of one that waits anyway."""
 
 
-def connect(retry_s: float = QUICK_S, billing_project: str | None = None) -> Client:
-    """A client of the service that the settings or `longshore up` name; use it with ``with``.
+_HANG_UP_S = 2.0
+
+
+@contextmanager
+def connect(retry_s: float = QUICK_S, billing_project: str | None = None) -> Iterator[Client]:
+    """A client of the service that the settings or `longshore up` name.
 
     Raises BatchError, with what to do, when none is known.
     """
@@ -24,4 +31,11 @@ def connect(retry_s: float = QUICK_S, billing_project: str | None = None) -> Cli
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from ..service import Client
 
-    return Client(billing_project, retry_s=retry_s)
+    client = Client(billing_project, retry_s=retry_s)
+    try:
+        yield client
+    finally:
+        # gRPC waits for ever for a call that Ctrl-C has cut off while it was being made.
+        closing = threading.Thread(target=client.close, daemon=True)
+        closing.start()
+        closing.join(_HANG_UP_S)

@@ -148,8 +148,10 @@ def command(
             try:
                 write(_log(job))
                 return _exit_code(job.status())
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, BrokenPipeError) as error:  # Or nobody reads any more.
                 say_detached(job.batch, 1, again="logs -f")
+                if isinstance(error, BrokenPipeError):
+                    raise
                 return INTERRUPTED
     except UsageError:
         raise
@@ -207,10 +209,11 @@ def _exit_code(job: JobStatus) -> int:
     if job.state == "Cancelled":
         say(f"{what} was cancelled{why}", colour="red")
         return BATCH_CANCELLED
-    if job.exit_code:
+    main = job.containers.get("main")
+    if main and main.exit_code:  # Not that of what moves its files.
         if job.state == "Error":
             say(f"{what} ended in an error{why}", colour="red")
-        return job.exit_code
+        return main.exit_code
     say(f"{what} could not be run{why}", colour="red")
     say(f"hint: longshore get {job.batch_id}/{job.job_id}")
     return SERVICE_FAILED

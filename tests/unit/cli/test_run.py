@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import threading
@@ -115,6 +116,18 @@ def test_ctrl_c_detaches_and_says_how_to_come_back(service: FakeService, client:
     assert running.returncode == 130
     assert "reattach: longshore logs -f 1/1 · cancel: longshore cancel 1" in said
     assert client.get_batch(1).status().state == "running"
+
+
+def test_whose_reader_has_gone_says_that_the_job_has_not(worker: FakeService) -> None:
+    command = "yes | head -n 100000"
+    done = subprocess.run(
+        ["bash", "-c", f"{shlex.join(LONGSHORE)} run -- bash -c '{command}' | head -n 1"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "y\n" and "reattach: longshore logs -f 1/1" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def until_called(service: FakeService, call: str) -> None:
