@@ -234,9 +234,12 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         if query.asks_names:
             jobs = await self._search(batch, query, after, size + 1)
         else:
-            wanted = query.job_states if query.terms else ()
             jobs = await read(
-                self._store.jobs, request.batch_id, after_job_id=after, limit=size + 1, states=wanted
+                self._store.jobs,
+                request.batch_id,
+                after_job_id=after,
+                limit=size + 1,
+                states=query.job_states,
             )
         return batch_service_pb2.ListJobsResponse(
             jobs=map(records.job_message, jobs[:size]), more=len(jobs) > size, seq=seq

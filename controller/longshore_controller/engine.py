@@ -127,6 +127,12 @@ class Engine:
         attempt = self._reactor.state.attempts.get(attempt_id) if self._reactor else None
         return attempt is not None and attempt.worker_id == worker_id and not attempt.revoked
 
+    def job_states(self, batch_id: int) -> bytes | None:
+        """A byte for each job of a live batch, see `JobColumns`; up to one commit ahead of the rows. From
+        any thread. None: the batch is not in memory."""
+        batch = self._reactor.state.batches.get(batch_id) if self._reactor else None
+        return bytes(batch.columns.states) if batch is not None and batch.columns is not None else None
+
     async def run(self) -> None:
         """Load, then serve until `stop`. Raises EpochLost when somebody else leads now."""
         await self._load(None)

@@ -19,7 +19,7 @@ from typing import Generic, Protocol, TypeVar
 from longshore_api.v1 import batch_service_pb2, types_pb2
 
 from longshore_controller.core.events import BatchDeleted
-from longshore_controller.core.model import JobState, Refusal, RefusalKind
+from longshore_controller.core.model import STATE_MASK, JobState, Refusal, RefusalKind
 from longshore_controller.core.query import Query
 from longshore_controller.core.rows import BatchRow, Changes
 from longshore_controller.feed import RESET, Feed, Following
@@ -35,6 +35,10 @@ ALIVE_EVERY_S = 5.0
 """An empty message on a quiet stream."""
 SEARCH_S = 3.0
 """For looking at names one by one; then the answer says how far it came."""
+
+DEEP = 5_000
+"""Rows that are counted along the index; beyond them memory knows faster which job stands where."""
+BLOCK = 4_096
 
 W = TypeVar("W")
 W_contra = TypeVar("W_contra", contravariant=True)
@@ -409,7 +413,9 @@ class _Jobs:
         elif not query.terms:
             self._selection = _Same(self._store, batch.batch_id, range(1, batch.n_jobs + 1))
         elif not query.asks_names:
-            self._selection = _InStates(self._store, batch.batch_id, query.job_states)
+            self._selection = _InStates(
+                self._store, batch.batch_id, query.job_states, self._visible.job_states
+            )
         else:
             until = time.monotonic() + SEARCH_S
 
@@ -452,12 +458,26 @@ class _InStates:
 
     in_place = False
 
-    def __init__(self, store: Store, batch_id: int, states: frozenset[JobState]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        batch_id: int,
+        states: frozenset[JobState],
+        now: Callable[[int], bytes | None],
+    ) -> None:
+        """``now``: bytes of `JobColumns.states` of a batch that memory holds."""
         self._store = store
         self._batch_id = batch_id
         self._states = states
+        self._now = now
+        self._mask = bytes((state & STATE_MASK) in states for state in range(256))
 
     def page(self, first: int, n: int) -> tuple[int, list[JobView]]:
+        if first > DEEP and (states := self._now(self._batch_id)) is not None:
+            n_matching, positions = _ones(states.translate(self._mask), first, n)
+            jobs = self._store.jobs_of(self._batch_id, [at + 1 for at in positions])
+            # Memory may be a commit ahead of the rows.
+            return n_matching, [job for job in jobs if job.row.state in self._states]
         page = self._store.jobs_in(self._batch_id, self._states, first, n)
         return (page.n_matching, page.jobs) if page else (0, [])
 
@@ -481,15 +501,10 @@ class _Candidates:
         self._mask = bytes(state in states for state in range(256))
 
     def page(self, first: int, n: int) -> tuple[int, list[JobView]]:
-        matches = self._states.translate(self._mask)
-        ids: list[int] = []
-        at = _position(matches, first)
-        while at >= 0 and len(ids) < n:
-            ids.append(self._job_ids[at])
-            at = matches.find(1, at + 1)
-        jobs = self._store.jobs_of(self._batch_id, ids)
+        n_matching, positions = _ones(self._states.translate(self._mask), first, n)
+        jobs = self._store.jobs_of(self._batch_id, [self._job_ids[at] for at in positions])
         # Rows may know more than the news so far.
-        return matches.count(1), [job for job in jobs if job.row.state in self._wanted]
+        return n_matching, [job for job in jobs if job.row.state in self._wanted]
 
     def take_in(self, changes: Changes) -> bool:
         changed = False
@@ -507,17 +522,20 @@ class _Candidates:
         return changed
 
 
-def _position(matches: bytearray, rank: int) -> int:
-    """Where the 1 is that has so many before it; -1: nowhere."""
-    block = 4_096
-    at = 0
-    while at < len(matches) and (n := matches.count(1, at, at + block)) <= rank:
-        rank -= n
-        at += block
-    at = matches.find(1, at)
-    for _ in range(rank):
+def _ones(matches: bytes | bytearray, first: int, n: int) -> tuple[int, list[int]]:
+    """How many 1s there are, and where those after the first ``first`` stand, ``n`` of them."""
+    at, before = 0, 0
+    while at < len(matches) and before + (here := matches.count(1, at, at + BLOCK)) <= first:
+        before += here
+        at += BLOCK
+    found: list[int] = []
+    at = matches.find(1, at) if at < len(matches) else -1
+    while at >= 0 and len(found) < n:
+        if before >= first:
+            found.append(at)
+        before += 1
         at = matches.find(1, at + 1)
-    return at
+    return matches.count(1), found
 
 
 def _update(rows: dict[int, JobView], batch_id: int, changes: Changes) -> None:

@@ -65,6 +65,10 @@ class Visible:
             await self._engine.submit(lambda r, now: None)
         return await following.next(0)
 
+    def job_states(self, batch_id: int) -> bytes | None:
+        """See `Engine.job_states`."""
+        return self._engine.job_states(batch_id)
+
     async def batch_now(self, batch_id: int, following: Following) -> BatchRow:
         """The batch as it is; news that are still to come are later than it."""
         row = await self.batch(batch_id)

@@ -22,6 +22,7 @@ from longshore_controller.store.rows import JobView, from_json
 
 BATCH, JOB, SPEC, ATTEMPT = (peewee.Table(name) for name in ("batch", "job", "job_spec", "attempt"))
 
+ALL = frozenset(JobState)
 SLICE = 20_000
 """Names looked at by one statement of a search."""
 
@@ -116,12 +117,13 @@ class Pages:
             return next(map(_job_view, found), None)
 
     def jobs(
-        self, batch_id: int, *, after_job_id: int = 0, limit: int, states: Collection[JobState] = ()
+        self, batch_id: int, *, after_job_id: int = 0, limit: int, states: Collection[JobState] = ALL
     ) -> list[JobView]:
-        """A batch's jobs by id; with ``states`` only those in one of them."""
+        """A batch's jobs by id; those in one of these states."""
         query = _jobs(batch_id).where(JOB.c.job_id > after_job_id).order_by(JOB.c.job_id).limit(limit)
         # One look into the index for each state: a page costs the same however rare the state is.
-        wanted = [query.where(JOB.c.state == state) for state in set(states)] or [query]
+        some = set(states)
+        wanted = [query.where(JOB.c.state == state) for state in some] if some < ALL else [query]
         with self._db.reading() as db:
             found = [_job_view(row) for some in wanted for row in run(some, db)]
         return sorted(found, key=lambda job: job.row.job_id)[:limit]
@@ -196,20 +198,22 @@ class Pages:
         n: int,
         n_matching: int,
     ) -> list[int]:
-        """The index holds each state's jobs in order, and is merged from the nearer end."""
+        """Along the index, which holds each state's jobs in order, from the nearer end."""
         if n <= 0 or not states:
             return []
         skip, order = first, "ASC"
         if (from_end := n_matching - first - n) < first:
             skip, order = from_end, "DESC"
+        # Each with a limit of its own: else Postgres would read and sort all of them.
         some = " UNION ALL ".join(
-            f"SELECT job_id FROM job WHERE batch_id = ? AND state = {state:d} AND job_id <= ?"
+            f"""SELECT job_id FROM (SELECT job_id FROM job WHERE batch_id = ? AND state = {state:d}
+            AND job_id <= ? ORDER BY job_id {order} LIMIT ?) AS some_{state:d}"""
             for state in sorted(states)
         )
         rows = self._db.rows(
             db,
             f"{some} ORDER BY job_id {order} LIMIT ? OFFSET ?",
-            *(batch.batch_id, batch.n_jobs) * len(states),
+            *(batch.batch_id, batch.n_jobs, skip + n) * len(states),
             *(n, skip),
         )
         return sorted(job_id for (job_id,) in rows)

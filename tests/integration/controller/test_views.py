@@ -122,6 +122,21 @@ async def test_jobs_by_state_come_and_go(service: Running) -> None:
             assert view.whole and view.n_matching == 1 and states(seen) == {1: SUCCESS}
 
 
+async def test_a_page_deep_in_a_filter_is_the_same_from_memory_and_from_the_index(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = [job(name=f"n{i}", parents=[i - 1] if i % 3 == 0 else []) for i in range(1, 5_001)]
+    batch_id = await service.ada.submit(*specs)
+    wanted = [i for i in range(1, 5_001) if i % 3]
+    for deep in (10, 1_000_000):
+        monkeypatch.setattr(views, "DEEP", deep)
+        for first in (11, 2_731, 3_300, len(wanted), 10_000):
+            async with jobs(service.ada, batch_id, "state:ready", first=first) as seen:
+                view = await seen.next()
+                assert list(seen.rows) == wanted[first : first + 50]
+                assert view.n_matching == len(wanted)
+
+
 async def test_words_and_states_together_follow_what_happens(service: Running) -> None:
     names = ["Align one", "sort", "align two", "sort align", "merge"]
     batch_id = await service.ada.submit(*[job(name=name) for name in names])
@@ -324,11 +339,12 @@ async def test_one_job_is_told_with_its_attempts_until_it_is_complete(service: R
     request = pb.WatchJobRequest(batch_id=batch_id, job_id=1)
     stream = service.ada.stream("WatchJob", request)
     async with asyncio.timeout(PATIENCE_S), service.worker(cores=1) as worker:
-        seen = [await stream.read()]
+        messages = aiter(stream)
+        seen = [await anext(messages)]
         assert list(seen[0].spec.command) == ["echo", "hi"]
         (attempt,) = await worker.assigned(1)
         await worker.run_to_end(attempt.attempt_id, exit_code=3)
-        seen += [message async for message in stream]
+        seen += [message async for message in messages]
     assert seen[-1].state == FAILURE and seen[-1].exit_code == 3
     assert [a.attempt_id for a in seen[-1].attempts] == [attempt.attempt_id]
     assert len({message.SerializeToString(deterministic=True) for message in seen}) == len(seen)
@@ -337,11 +353,12 @@ async def test_one_job_is_told_with_its_attempts_until_it_is_complete(service: R
 async def test_watching_a_job_ends_with_its_batch(service: Running) -> None:
     batch_id = await service.ada.submit(job())
     stream = service.ada.stream("WatchJob", pb.WatchJobRequest(batch_id=batch_id, job_id=1))
-    await stream.read()
+    messages = aiter(stream)
+    await anext(messages)
     await service.ada.delete(batch_id)
     with pytest.raises(grpc.RpcError) as caught:
         async with asyncio.timeout(PATIENCE_S):
-            async for _ in stream:
+            async for _ in messages:
                 pass
     assert isinstance(caught.value, aio.AioRpcError) and caught.value.code() is grpc.StatusCode.NOT_FOUND
     for who, job_id in ((service.user("bob"), 1), (service.ada, 2)):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from longshore_controller.core.events import Event
-from longshore_controller.core.model import JobState
+from longshore_controller.core.model import EndReason, JobState
+from longshore_controller.core.query import parse_for_jobs
 from longshore_controller.store import Store
 from world import LATER, Job, World
 
@@ -121,3 +122,44 @@ def test_an_activation_token_is_used_by_one_of_many_at_once(store: Store) -> Non
     assert used.count(True) == 1
     assert not store.consume_activation_token(b"t" * 32)
     assert not store.consume_activation_token(b"u" * 32)
+
+
+def test_a_window_of_some_states_is_what_is_there_from_either_end(world: World, store: Store) -> None:
+    world.hello(cores=2)
+    batch = world.submit(*[Job(parents=[i - 1] if i % 3 == 0 else []) for i in range(1, 31)])
+    world.settle()
+    for job_id, code in ((1, 0), (2, 1)):
+        world.end(world.attempt_of(batch, job_id), code)
+    world.settle()
+    world.end(world.attempt_of(batch, 4), 1, EndReason.ERROR)
+    world.settle()
+    states = {job.row.job_id: job.row.state for job in store.jobs(batch, limit=100)}
+    assert set(states.values()) == set(JobState)
+    wanted: list[set[JobState]] = [{state} for state in JobState]
+    wanted += [{JobState.FAILURE, JobState.ERROR}, set(JobState) - {JobState.SUCCESS}, set(JobState), set()]
+    for some in wanted:
+        expected = [job_id for job_id, state in states.items() if state in some]
+        for first in (0, 1, 9, 20, 29, 40):
+            page = store.jobs_in(batch, some, first, 5)
+            assert page is not None and page.n_matching == len(expected)
+            assert [job.row.job_id for job in page.jobs] == expected[first : first + 5]
+    assert store.jobs_in(batch + 1, wanted[0], 0, 5) is None
+
+
+def test_names_are_searched_until_there_is_enough_or_it_takes_too_long(world: World, store: Store) -> None:
+    names = ["Align 1", "50% off", "align_2", "ÄPFEL", "x" * 9, "sort"]
+    batch_id = world.submit(*[Job(name=name) for name in names])
+    world.settle()
+    batch = store.batch(batch_id)
+    assert batch is not None
+
+    def found(query: str, **how: int) -> list[int]:
+        return list(store.search_jobs(batch, parse_for_jobs(query), stop=lambda: False, **how).job_ids)
+
+    assert found("ALIGN") == [1, 3]
+    assert found("align", after_job_id=1, limit=1) == [3]
+    assert found("0%") == found('"% "') == [2]
+    assert found("n_2") == [3] and found("äpfel") == [4]
+    assert found("2") == [2, 3] and found("-x -align") == [2, 4, 6]
+    cut = store.search_jobs(batch, parse_for_jobs("align"), stop=lambda: True)
+    assert not cut.job_ids and cut.searched_to == 0
