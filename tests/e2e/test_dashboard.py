@@ -23,7 +23,7 @@ async def test_a_batch_a_job_and_its_log_are_seen_while_it_runs(up: Up, tmp_path
         await terminal.press("enter")
         await terminal.sees(f"#{batch}", "EXIT", "▶ 1", "▶ running")
         await terminal.press("enter")
-        await terminal.sees("begun", "2 main  ▶", "follows ▼")
+        await terminal.sees("begun", "2 Main  ▶", "follow ▼")
         with Client(endpoint=address.endpoint, token=address.token) as client:
             client.get_batch(batch).cancel("seen enough")
         await terminal.sees("begun", "⊘ cancelled")

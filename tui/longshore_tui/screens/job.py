@@ -290,7 +290,7 @@ class JobScreen(LiveScreen):
 
     def _take_log(self) -> None:
         """Called some times a second: a log may come in a great many pieces."""
-        if self._log_follow and (piece := self._log_follow.take()):
+        if self._log_follow and self.is_made and (piece := self._log_follow.take()):
             if self._log_state == "late":
                 self._log_state = ""
             self.log_view.add(*piece)

@@ -251,9 +251,9 @@ class LiveScreen(Screen[None]):
         if lost:
             return (
                 f"No connection to {endpoint}\n\n{clean(lost.error)}\n\n"
-                "It is asked again and again; ctrl+r asks now.\n"
-                "Is it running? `longshore up` starts one on this machine, `longshore doctor` looks for "
-                "what is wrong."
+                "It is asked again and again; ctrl+r asks now.\n\n"
+                "Is it running?      longshore up        starts one on this machine\n"
+                "What is wrong?      longshore doctor    looks for it"
             )
         return f"Connecting to {endpoint} …"
 

@@ -34,10 +34,11 @@ class Header(Static):
         while cell_len(path) + cell_len(where + user) + cell_len(words) + 2 > width and (where or user):
             where, user = ("", user) if where else ("", "")
         left = max(1, width - cell_len(where + user) - cell_len(words) - 1)
-        text = Text(no_wrap=True, overflow="ellipsis")
+        text = Text()
         text.append(fit(path, left), "bold")
         text.append(f" {where}{user}", "dim")
         text.append(words, _COLOURS.get(link, WARNING))
         for line in (*(session.notices if session else ()), *([trouble] if trouble else [])):
-            text.append(f"\n! {one_line(line)}", WARNING)
+            # At most two lines; the rest of the screen is for the rest.
+            text.append(f"\n! {one_line(line, 2 * width - 20)}", WARNING)
         self.update(text)
