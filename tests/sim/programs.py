@@ -7,25 +7,26 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import secrets
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, Protocol
 from unittest.mock import patch
 
 import peewee
 from longshore_controller import __main__ as controller_main
-from longshore_controller import api, engine, feed, interceptors, logs, sessions
+from longshore_controller import engine, feed
 from longshore_controller.config import Config, Database, Server, Service, StoreFolder, Workers
 from longshore_controller.core import events as ev
 from longshore_controller.core.reactor import Limits, Reactor
 from longshore_controller.core.rows import Changes
 from longshore_controller.engine import Engine
 from longshore_controller.store import EpochLost, Store, shared
-from longshore_controller.store import store as store_module
 from longshore_controller.store.dialect import Row, Sqlite
 from longshore_workerd import __main__ as workerd_main
 from longshore_workerd import daemon, identity, session, spool
@@ -197,6 +198,12 @@ class _Secrets:
     token_urlsafe = token_hex
 
 
+def _modules() -> list[ModuleType]:
+    """Of both programs."""
+    ours = ("longshore_controller", "longshore_workerd")
+    return [module for name, module in sorted(sys.modules.items()) if name.partition(".")[0] in ours]
+
+
 @contextmanager
 def programs(world: World, loop: ProcessLoop) -> Iterator[None]:
     """Meanwhile both programs live in this world, as many of each as are started."""
@@ -244,13 +251,12 @@ def programs(world: World, loop: ProcessLoop) -> Iterator[None]:
     def order(following: feed.Following) -> int:
         return int(following.__dict__.setdefault("_number", next(serial)))
 
-    secrets = _Secrets()
+    stand_in = _Secrets()
     gc = SimpleNamespace(collect=int, freeze=int, unfreeze=int)
     rng_of_life = lambda: Random(f"{world.seed}/{PROCESS.get().name}")  # noqa: E731
     replaced: list[tuple[Any, str, Any]] = [
-        *((module, "time", clock) for module in (controller_main, engine, interceptors, logs, api)),
-        (store_module, "time", clock),
-        *((module, "secrets", secrets) for module in (controller_main, sessions, interceptors)),
+        *((module, "time", clock) for module in _modules() if vars(module).get("time") is time),
+        *((module, "secrets", stand_in) for module in _modules() if vars(module).get("secrets") is secrets),
         (engine, "gc", gc),
         (controller_main, "aio", SimpleNamespace(server=server)),
         (controller_main, "Store", store),
@@ -261,7 +267,6 @@ def programs(world: World, loop: ProcessLoop) -> Iterator[None]:
         (feed.Following, "__hash__", order),
         *((module, "os", world.disk) for module in (spool, identity, workerd_logs)),
         (spool, "COMPACT_BYTES", COMPACT_BYTES),
-        (workerd_logs, "time", clock),
         (session, "_channel", lambda controller: Channel(world.network)),
         (workerd_main, "Daemon", the_daemon),
         (workerd_main, "clock_ms", lambda: _machine().clock_ms()),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from longshore_api.v1 import worker_service_pb2 as workers
 from longshore_controller import engine
-from longshore_controller.core.events import AttemptAssigned, Event
+from longshore_controller.core.events import AttemptAssigned
 from longshore_controller.core.model import AttemptState, Orders, Refusal, RefusalKind
 from longshore_controller.core.reactor import Reactor
 from longshore_controller.core.rows import Changes
@@ -167,11 +167,11 @@ def a_controller_that_goes_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
 def an_epoch_that_nobody_checks(patch: pytest.MonkeyPatch) -> None:
     real: Any = Store._append
 
-    def append(store: Store, db: Any, events: list[Event], at_ms: int) -> int:
+    def append(store: Store, db: Any, *rest: Any) -> int:
         mine = store.epoch
         ((store.epoch,),) = store._db.rows(db, "SELECT epoch FROM leader")
         try:
-            return int(real(store, db, events, at_ms))
+            return int(real(store, db, *rest))
         finally:
             store.epoch = mine
 
