@@ -35,6 +35,8 @@ class _Server:
         self._url = url
         self._ready: deque[tuple[int, bytes]] = deque()
         self._ended: list[int] = []
+        self._idle: list[psycopg.AsyncConnection[Any]] = []
+        """Connections for submissions."""
         self._due = asyncio.Event()
         self._to_worker: asyncio.Queue[worker.Assignments] = asyncio.Queue()
         self._to_subscriber: asyncio.Queue[worker.Acks] = asyncio.Queue()
@@ -42,15 +44,15 @@ class _Server:
     async def submit(self, requests: Any, context: Any) -> Any:
         """Rows first; they may run when all of the stream are stored."""
         stored: list[tuple[int, bytes]] = []
-        async with await psycopg.AsyncConnection.connect(self._url, autocommit=True) as connection:
-            async for request in requests:
-                rows = [
-                    (request.first_job_id + i, job.SerializeToString()) for i, job in enumerate(request.jobs)
-                ]
-                async with connection.cursor().copy("COPY job (id, state, spec) FROM STDIN") as copy:
-                    lines = [f"{id}\t1\t\\\\x{spec.hex()}\n" for id, spec in rows]
-                    await copy.write("".join(lines))
-                stored += rows
+        if not self._idle:
+            self._idle.append(await psycopg.AsyncConnection.connect(self._url, autocommit=True))
+        connection = self._idle.pop()
+        async for request in requests:
+            rows = [(request.first_job_id + i, job.SerializeToString()) for i, job in enumerate(request.jobs)]
+            async with connection.cursor().copy("COPY job (id, state, spec) FROM STDIN") as copy:
+                await copy.write("".join(f"{id}\t1\t\\\\x{spec.hex()}\n" for id, spec in rows))
+            stored += rows
+        self._idle.append(connection)
         self._ready.extend(stored)
         self._due.set()
         return batch.SubmitJobsResponse(n_jobs=len(stored))

@@ -14,7 +14,7 @@ from bench.service import Service, per_job, service
 
 
 def measure(server: postgres.Cluster, size: Size) -> list[Result]:
-    small = size.of(100_000, 10_000, 200)
+    small = size.of(100_000, 4_000, 200)
     with service(server) as made:
         found = [_submit(made, small, size.runs), _submit(made, 10 * small, size.runs)]
     results = []

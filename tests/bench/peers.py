@@ -77,7 +77,7 @@ def procrastinate(n: int, url: str) -> dict[str, object]:
         async def nothing(i: int) -> None:
             ended.put_nowait(i)
 
-        task: Any = app.task(nothing, name="nothing")
+        task: Any = app.task(name="nothing")(nothing)
 
         async def run(n: int) -> None:
             await task.batch_defer_async(*[{"i": i} for i in range(n)])
