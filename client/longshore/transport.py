@@ -12,6 +12,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -198,7 +199,8 @@ class _BlockingStream(Stream):
         self._requests.put(request)
         line = transport._line()
         try:
-            self._call = line.call(rpc, iter(self._requests.get, None) if several else request, timeout)
+            asked = iter(self._requests.get, None) if several else request
+            self._call = _undisturbed(lambda: line.call(rpc, asked, timeout))
         except ValueError:
             transport.check_open()
             raise
@@ -218,6 +220,29 @@ class _BlockingStream(Stream):
         self.cancelled = True
         self._requests.put(None)  # Lets go the thread of gRPC that waits for requests.
         self._call.cancel()
+
+
+def _undisturbed(start: Callable[[], Any]) -> Any:
+    """The call that `start` makes, where no Ctrl-C can come: in a thread of its own if this is the main one.
+
+    A stream of answers that was interrupted while gRPC began it keeps the program from ending, ever.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return start()
+    begun: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            begun.set_result(start())
+        except BaseException as error:
+            begun.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return begun.result()
+    except KeyboardInterrupt:
+        begun.add_done_callback(lambda call: call.exception() or call.result().cancel())
+        raise
 
 
 class AsyncTransport(Transport[grpc.aio.Channel]):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -326,6 +330,34 @@ def test_ctrl_c_in_a_wait_of_a_run_detaches_and_says_what_it_cost_so_far(
             "reattach: longshore wait 1 · cancel: longshore cancel 1\n"
         )
         assert not idle_service.batches[1].cancelled
+
+
+@pytest.mark.parametrize("waits", ["p.run()", "p.run(wait=False).wait()"])
+def test_a_real_ctrl_c_leaves_the_batch_running(idle_service: FakeService, waits: str) -> None:
+    program = (
+        f"import longshore as hp\np = hp.Pipeline(backend=hp.BatchBackend('test'))\np.new_task()\n{waits}"
+    )
+    environ = {**os.environ, "LONGSHORE_ENDPOINT": idle_service.endpoint, "LONGSHORE_TOKEN": TOKEN}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=environ,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        assert process.stderr is not None
+        try:
+            while "WatchBatch" not in idle_service.faults.calls and process.poll() is None:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            said = process.stderr.read()
+            assert process.wait(60) == -signal.SIGINT
+        finally:
+            process.kill()
+    assert "\ndetached from #1 (still running" in said and "longshore cancel 1\n" in said
+    assert "grpc" not in said and said.endswith("KeyboardInterrupt\n")
+    assert not idle_service.batches[1].cancelled and not idle_service.batches[1].deleted
 
 
 def test_a_run_on_this_machine_costs_nothing_and_says_nothing_of_it() -> None:
