@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 RUNS = 5
@@ -25,7 +24,7 @@ def hyperqueue(n: int, url: str) -> dict[str, object]:
     from hyperqueue.cluster import WorkerConfig
     from hyperqueue.output import StdioDef
 
-    with LocalCluster(Path(tempfile.mkdtemp()), WorkerConfig(cores=os.cpu_count())) as cluster:
+    with LocalCluster(tempfile.mkdtemp(), WorkerConfig(cores=os.cpu_count())) as cluster:
         client = cluster.client()
 
         def run(n: int) -> None:
