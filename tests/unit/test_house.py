@@ -29,7 +29,7 @@ def texts() -> Iterator[tuple[Path, str]]:
 def modules() -> Iterator[tuple[str, ast.Module]]:
     """Every module of the packages, by its dotted name."""
     for path in tracked():
-        if path.suffix == ".py" and path.parts[0] in SOURCE_ROOTS:
+        if path.suffix == ".py" and path.parts[0] in SOURCE_ROOTS and path.name != "conftest.py":
             parts = path.with_suffix("").parts[1:]
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
             yield name, ast.parse((ROOT / path).read_text())
@@ -141,7 +141,8 @@ def test_each_package_imports_what_it_asks_for_and_nothing_else() -> None:
     base, extras = asked["dependencies"], asked["optional-dependencies"]
     declared = {
         "longshore_api": base,
-        "longshore": base + extras["tui"] + extras["docker"],  # bars where rich is installed; LocalBackend
+        # Bars where rich is installed, or tqdm in a notebook; LocalBackend.
+        "longshore": base + extras["tui"] + extras["docker"] + extras["notebook"],
         "longshore_controller": base + extras["controller"],
         "longshore_workerd": base + extras["workerd"],
         "longshore_tui": base + extras["tui"],
@@ -151,6 +152,7 @@ def test_each_package_imports_what_it_asks_for_and_nothing_else() -> None:
         "grpcio-health-checking": {"grpc_health"},
         "protobuf": {"google"},
         "pyyaml": {"yaml"},
+        "ipywidgets": {"IPython"},  # It comes with it, and is there anyway in a notebook.
         "peewee": {"peewee", "playhouse"},
         "docker": {"docker", "requests", "urllib3"},  # it raises their exceptions as they are
     }
