@@ -152,7 +152,7 @@ def test_each_package_imports_what_it_asks_for_and_nothing_else() -> None:
         "grpcio-health-checking": {"grpc_health"},
         "protobuf": {"google"},
         "pyyaml": {"yaml"},
-        "ipywidgets": {"IPython"},  # It comes with it, and is there anyway in a notebook.
+        "tqdm": {"tqdm", "IPython"},  # IPython is there anyway in a notebook.
         "peewee": {"peewee", "playhouse"},
         "docker": {"docker", "requests", "urllib3"},  # it raises their exceptions as they are
     }
