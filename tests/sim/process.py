@@ -66,6 +66,7 @@ class Process:
         self.context = Context()
         self.context.run(PROCESS.set, self)
         self._loop = loop
+        loop.processes.append(self)
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task: asyncio.Task[T] = self._loop.create_task(work, context=self.context.copy())
@@ -113,6 +114,8 @@ class ProcessLoop(VirtualLoop):
     _timer_cancelled_count: int
 
     def __init__(self) -> None:
+        self.processes: list[Process] = []
+        """All there ever were."""
         self._numbers = itertools.count()
         self._steps = 0
         super().__init__()

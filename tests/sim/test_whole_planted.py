@@ -11,7 +11,7 @@ import pytest
 from longshore_api.v1 import worker_service_pb2 as workers
 from longshore_controller import engine
 from longshore_controller.core.events import AttemptAssigned
-from longshore_controller.core.model import AttemptState, Orders, Refusal, RefusalKind
+from longshore_controller.core.model import Orders
 from longshore_controller.core.reactor import Reactor
 from longshore_controller.core.rows import Changes
 from longshore_controller.engine import Engine, SteadyClock
@@ -93,42 +93,8 @@ def orders_at_hello_that_are_not_complete(patch: pytest.MonkeyPatch) -> None:
 
 
 @bug(BUGS)
-def orders_that_say_nothing_of_what_is_held(patch: pytest.MonkeyPatch) -> None:
-    after(patch, Reactor, "orders", lambda orders, *_: Orders(complete=True, run=orders.run))
-
-
-@bug(BUGS)
 def no_resync_after_a_reset(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Feed, "reset", lambda feed: None)
-
-
-@bug(BUGS)
-def a_report_of_an_old_session_accepted(patch: pytest.MonkeyPatch) -> None:
-    """And its heartbeats, too: whoever is cut off and does not know it speaks for the worker."""
-
-    def extend_lease(r: Reactor, worker_id: str, session: int, now: int) -> None:
-        known = r._sessions.get(worker_id)
-        if known is None:
-            raise Refusal(RefusalKind.FAILED_PRECONDITION, "connect again")
-        known.lost_at_ms = r._lost_at(now)
-
-    patch.setattr(Reactor, "extend_lease", extend_lease)
-    real = Reactor.on_reports
-
-    def by_number(r: Reactor, worker_id: str, session: int, reports: Any, now: int) -> None:
-        live = r.state.workers.get(worker_id)
-        if live is not None and r._sessions[worker_id].number != session:
-            # What an old session says of an attempt is taken for the word of the new one.
-            for attempt_id in sorted(live.attempts):
-                attempt = r.state.attempts[attempt_id]
-                for report in reports:
-                    if report.state is AttemptState.ENDED:
-                        r._end(attempt, report, now)
-                        break
-            return
-        real(r, worker_id, session, reports, now)
-
-    patch.setattr(Reactor, "on_reports", by_number)
 
 
 @bug(BUGS)
@@ -207,14 +173,6 @@ def a_commit_in_two_transactions(patch: pytest.MonkeyPatch) -> None:
 
 
 @bug(BUGS)
-def a_lease_from_when_the_answer_came(patch: pytest.MonkeyPatch) -> None:
-    def on_lease(daemon: Daemon, until_ms: int) -> tuple[int]:
-        return (daemon._clock_ms() + 30_000,)
-
-    before(patch, Daemon, "on_lease", on_lease)
-
-
-@bug(BUGS)
 def a_lease_that_a_restart_renews(patch: pytest.MonkeyPatch) -> None:
     def fresh(memory: Memory, boot_id: str) -> int:
         module: Any = workerd_main
@@ -273,17 +231,6 @@ def a_container_started_before_its_attempt_is_written(patch: pytest.MonkeyPatch)
 
     def append(spool: Spool, kind: Kind, attempt_id: str, payload: bytes = b"") -> None:
         if kind is not Kind.ACCEPTED:
-            real(spool, kind, attempt_id, payload)
-
-    patch.setattr(Spool, "append", append)
-
-
-@bug(BUGS)
-def a_main_container_whose_order_is_not_written(patch: pytest.MonkeyPatch) -> None:
-    real = Spool.append
-
-    def append(spool: Spool, kind: Kind, attempt_id: str, payload: bytes = b"") -> None:
-        if kind not in (Kind.MAIN_ORDERED, Kind.REPORTED) or b"END" in payload:
             real(spool, kind, attempt_id, payload)
 
     patch.setattr(Spool, "append", append)

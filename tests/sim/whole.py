@@ -304,10 +304,9 @@ class Whole:
         for task in troubles:
             task.cancel()
         self._heal()
-        await asyncio.wait(users)
+        await self._come_to_the_end(users)
         for user in users:
             user.result()
-        await self._come_to_the_end()
         self._check_logs()
         for host in self.hosts:
             if not host.is_gone:
@@ -317,12 +316,13 @@ class Whole:
         await asyncio.sleep((self.limits.lease_ms + self.limits.grace_ms) / 1000 + 10)
         self._check_all()
 
-    async def _come_to_the_end(self) -> None:
+    async def _come_to_the_end(self, users: list[asyncio.Task[None]]) -> None:
         until = self.now() + OVER_WITHIN_MS
         idle = 0
         while idle < 2:
             await asyncio.sleep(5)
-            idle = idle + 1 if self.oracle.is_over() and self._is_idle() else 0
+            over = all(user.done() for user in users) and self.oracle.is_over()
+            idle = idle + 1 if over and self._is_idle() else 0
             if self.now() > min(until, self._moved_ms + MOVES_WITHIN_MS):
                 raise Violation(f"everything comes to its end: {self._left_over()}")
 
@@ -548,6 +548,10 @@ class Whole:
             if host.process is not None:
                 host.process.dies_in = None
 
+    @property
+    def processes(self) -> list[Process]:
+        return self._loop.processes
+
     # -- what users need ---------------------------------------------------------------------------
 
     @property
@@ -694,9 +698,8 @@ def _end(world: Whole) -> None:
     """Nothing of this world is left."""
     if world.controller is not None:
         world.controller.kill()
-    for host in world.hosts:
-        if host.process is not None:
-            host.process.kill()
+    for process in world.processes:
+        process.kill()
 
 
 def _account(world: Whole, error: BaseException) -> str:
