@@ -8,7 +8,7 @@ STUBS := $(PROTOS:.proto=_pb2.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test faults sim check imports bench bench-peers proto release-proto docs lock clean
+.PHONY: help setup demo test faults sim check imports bench bench-peers proto release-proto docs screenshots lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ docs: setup ## the documentation, in .build/docs/index.html
 	@$(PYTHON_IN_VENV) -m pip install -qq --disable-pip-version-check -r docs/requirements.lock
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -d .build/doctrees docs .build/docs
 	@echo "open .build/docs/index.html"
+
+screenshots: setup ## pictures of the dashboard before a real service, in docs/screenshots
+	@$(PYTHON_IN_VENV) setup/screenshots.py
 
 lock: setup ## pin the newest packages that pyproject.toml allows
 	$(PYTHON_IN_VENV) -m pip install -qq --disable-pip-version-check uv
