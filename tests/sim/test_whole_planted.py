@@ -20,7 +20,6 @@ from longshore_controller.sessions import Session as Conversation
 from longshore_controller.sessions import WorkerService
 from longshore_controller.store import Store
 from longshore_controller.wire import conversation
-from longshore_workerd import __main__ as workerd_main
 from longshore_workerd import session
 from longshore_workerd.actions import Action, Survivor
 from longshore_workerd.daemon import Daemon
@@ -130,21 +129,6 @@ def a_controller_that_goes_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
 
 
 @bug(BUGS)
-def an_epoch_that_nobody_checks(patch: pytest.MonkeyPatch) -> None:
-    real: Any = Store._append
-
-    def append(store: Store, db: Any, *rest: Any) -> int:
-        mine = store.epoch
-        ((store.epoch,),) = store._db.rows(db, "SELECT epoch FROM leader")
-        try:
-            return int(real(store, db, *rest))
-        finally:
-            store.epoch = mine
-
-    patch.setattr(Store, "_append", append)
-
-
-@bug(BUGS)
 def a_commit_after_one_whose_outcome_is_unknown(patch: pytest.MonkeyPatch) -> None:
     """The memory is kept, though the rows may be further."""
 
@@ -170,15 +154,6 @@ def a_commit_in_two_transactions(patch: pytest.MonkeyPatch) -> None:
 
 
 # -- workerd's side of a conversation --------------------------------------------------------------------
-
-
-@bug(BUGS)
-def a_lease_that_a_restart_renews(patch: pytest.MonkeyPatch) -> None:
-    def fresh(memory: Memory, boot_id: str) -> int:
-        module: Any = workerd_main
-        return int(module.clock_ms()) + 30_000
-
-    patch.setattr(Memory, "lease_until_ms", fresh)
 
 
 @bug(BUGS)
@@ -290,11 +265,6 @@ def a_recovery_that_adopts_nothing(patch: pytest.MonkeyPatch) -> None:
         real(s, now, survivors=survivors, ended=ended, found=[])
 
     patch.setattr(Supervisor, "recover", recover)
-
-
-@bug(BUGS)
-def a_start_after_the_lease(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Daemon, "_mind_lease", lambda daemon, now: None)
 
 
 @bug(BUGS)
