@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from .handles import Batch as Batch
     from .handles import Job as Job
     from .handles import Log as Log
-    from .pipeline import Pipeline as Pipeline
-    from .pipeline import Task as Task
     from .local.backend import LocalBackend as LocalBackend
     from .local.backend import LocalFailedError as LocalFailedError
+    from .pipeline import Pipeline as Pipeline
+    from .pipeline import Task as Task
     from .resource import InputResourceFile as InputResourceFile
     from .resource import ResourceFile as ResourceFile
     from .resource import ResourceGroup as ResourceGroup
@@ -67,9 +67,9 @@ _MODULES = {
     "errors": "AuthError BatchError BatchFailedError Conflict NotFound NotSubmitted PermissionDenied"
     " QuotaExceeded Unavailable UsageError WaitTimeout WrongType",
     "handles": "Batch Job Log",
+    "local.backend": "LocalBackend LocalFailedError",
     "pipeline": "Pipeline Task",
     "resource": "InputResourceFile ResourceFile ResourceGroup TaskResourceFile",
-    "local.backend": "LocalBackend LocalFailedError",
     "service": "Client",
     "status": "AttemptStatus BatchStatus ContainerStatus Event Events JobSpec JobStatus LogChunk Page"
     " Session",
