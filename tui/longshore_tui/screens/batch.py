@@ -57,7 +57,7 @@ class BatchScreen(ListScreen["JobStatus"]):
                 Column("EXIT", _exit_code, 4, right=True),
                 Column("ATT", lambda job: format.count(job.n_attempts, 3), 3, right=True, priority=4),
                 Column("TIME", self._time, 7, right=True),
-                Column("COST", _cost, 11, right=True, priority=3),
+                Column("COST", _cost, 13, right=True, priority=3),
                 Column("REASON", lambda job: format.one_line(job.reason), 38, from_width=110, priority=5),
             ],
             key=lambda job: job.job_id,

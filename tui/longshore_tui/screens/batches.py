@@ -67,7 +67,7 @@ class BatchesScreen(ListScreen["BatchStatus"]):
                 Column(
                     "CANC", lambda batch: format.count(batch.n_cancelled, 6), 6, right=True, from_width=100
                 ),
-                Column("COST", _cost, 11, right=True),
+                Column("COST", _cost, 13, right=True),
                 Column("ELAPSED", self._elapsed, 7, right=True),
             ],
             key=lambda batch: batch.id,

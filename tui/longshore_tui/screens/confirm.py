@@ -49,7 +49,7 @@ class ConfirmScreen(ModalScreen[bool]):
             yield Static(f"same as: {self._same_as}", id="same-as", markup=False)
 
     def on_mount(self) -> None:
-        (self.query_one(Input) if self._typed else self.query_one("#keep")).focus()
+        self.set_focus(self.query_one(Input) if self._typed else self.query_one("#keep"))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         if event.value.strip() == self._typed:
@@ -63,7 +63,8 @@ class ConfirmScreen(ModalScreen[bool]):
 
     def action_other(self) -> None:
         if not self._typed:
-            self.query_one("#keep" if self.query_one("#do").has_focus else "#do").focus()
+            # At once: `Widget.focus` comes after keys that were pressed quickly.
+            self.set_focus(self.query_one("#keep" if self.query_one("#do").has_focus else "#do"))
 
     def _text(self) -> Text:
         text = Text(f"{one_line(self._question)}\n\n", "bold")

@@ -354,7 +354,7 @@ class JobScreen(LiveScreen):
         box = self.query_one("#search", Input)
         box.display = True
         box.value = self._search
-        box.focus()
+        self.set_focus(box)  # At once: what is typed next is for it.
         self.show_keys()
 
     def on_input_changed(self, event: Input.Changed) -> None:
@@ -376,7 +376,7 @@ class JobScreen(LiveScreen):
 
     def _close_search(self) -> None:
         self.query_one("#search").display = False
-        self.log_view.focus()
+        self.set_focus(self.log_view)
         self.show_keys()
         self._show_job()
 

@@ -147,7 +147,7 @@ class ListScreen(LiveScreen, Generic[Row]):
         box = self.query_one("#filter", Input)
         box.display = True
         box.value = self.wanted.query
-        box.focus()
+        self.set_focus(box)  # At once: what is typed next is for it.
         self.show_keys()
 
     def action_only_failed(self) -> None:
@@ -172,7 +172,7 @@ class ListScreen(LiveScreen, Generic[Row]):
     def _close_filter(self) -> None:
         self._problem = None
         self.query_one("#filter", Input).display = False
-        self.table.focus()
+        self.set_focus(self.table)
         self.show_summary()
         self.show_keys()
 
