@@ -128,18 +128,17 @@ class LiveScreen(Screen[None]):
         self.show_empty()
 
     def on_resize(self) -> None:
-        if not self.is_made:
-            return
+        if self.is_made:
+            self.show_header()
+
+    def show_too_small(self) -> None:
+        """In place of all, on a terminal on which nothing can be read."""
         size = self.app.size
         too_small = size.width < SMALLEST[0] or size.height < SMALLEST[1]
         self.set_class(too_small, "-too-small")
-        self.query_one("#too-small", Static).update(
-            Text(
-                f"need {SMALLEST[0]}×{SMALLEST[1]}, have {size.width}×{size.height}\n{self.few_words()}",
-                justify="center",
-            )
-        )
-        self.show_header()
+        if too_small:
+            words = f"need {SMALLEST[0]}×{SMALLEST[1]}, have {size.width}×{size.height}\n{self.few_words()}"
+            self.query_one("#too-small", Static).update(Text(words, justify="center"))
 
     def on_screen_resume(self) -> None:
         if self._follow is None:
@@ -185,6 +184,7 @@ class LiveScreen(Screen[None]):
     def show_header(self) -> None:
         if not self.is_made:
             return
+        self.show_too_small()
         link = self.dashboard.link
         state = link.state(self.now)
         trouble = self.refused.error if self.refused and self.has_read else ""
