@@ -135,7 +135,9 @@ class LiveScreen(Screen[None]):
         """In place of all, on a terminal on which nothing can be read."""
         size = self.app.size
         too_small = size.width < SMALLEST[0] or size.height < SMALLEST[1]
-        self.set_class(too_small, "-too-small")
+        if too_small != self.has_class("-too-small"):
+            self.set_class(too_small, "-too-small")
+            self.show_empty()
         if too_small:
             words = f"need {SMALLEST[0]}×{SMALLEST[1]}, have {size.width}×{size.height}\n{self.few_words()}"
             self.query_one("#too-small", Static).update(Text(words, justify="center"))
@@ -209,8 +211,9 @@ class LiveScreen(Screen[None]):
             why = self._refusal(self.refused)
         empty = self.query_one("#empty", Static)
         empty.update(Text(why))
-        empty.display = bool(why)
-        self.query_one("#body").display = not why
+        too_small = self.has_class("-too-small")
+        empty.display = bool(why) and not too_small
+        self.query_one("#body").display = not why and not too_small
 
     def action_clear_or_back(self) -> None:
         if not self.clear() and len(self.app.screen_stack) > 2:
