@@ -92,7 +92,9 @@ class LocalBackend:
     ``Pipeline.run`` takes the options that it takes on a `BatchBackend`: `wait`, `open` (a note: there
     is no dashboard without a service), `progress`, `disable_progress_bar` and `check`, which raises
     `LocalFailedError`. With ``wait=False`` the program goes on, and ends when the batch is complete.
-    Ctrl-C, or a signal that ends the program while it waits, ends the tasks.
+    Ctrl-C, or a signal that ends the program while it waits, ends the tasks. After `kill -9` nobody can:
+    tasks that run then run to their end, nothing more is started, and the run's folder
+    ``longshore-…`` stays in `tmp_dir`, to be removed by you.
     """
 
     _run_options = frozenset({"wait", "open", "progress", "disable_progress_bar", "check"})
