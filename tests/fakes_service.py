@@ -240,6 +240,11 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
                         context.abort(CODES.ALREADY_EXISTS, "another batch has this request_id")
                     return pb.CreateBatchResponse(batch_id=batch.batch_id)
             batch = FakeBatch(len(self.batches) + 1, request)
+            batch.closed = bool(request.jobs)
+            for job_id, spec in enumerate(request.jobs, start=1):
+                if not spec.command:
+                    context.abort(CODES.INVALID_ARGUMENT, f"jobs[{job_id}].command: required")
+                batch.jobs[job_id] = FakeJob(spec, job_id)
             self.batches[batch.batch_id] = batch
             self._changed.notify_all()
             return pb.CreateBatchResponse(batch_id=batch.batch_id)

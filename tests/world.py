@@ -35,12 +35,19 @@ from longshore_controller.core.model import (
     JobState,
     Refusal,
     Report,
+    StagedJobs,
+    initial_states,
 )
 from longshore_controller.core.reactor import CreateBatch, Limits, Reactor
-from longshore_controller.core.rows import AttemptRow, BatchRow, Changes, JobRow, WorkerRow
+from longshore_controller.core.rows import (
+    AttemptRow,
+    BatchRow,
+    Changes,
+    JobRow,
+    WorkerRow,
+)
 from longshore_controller.core.state import State, fold
-from longshore_controller.store import StagedJobs, Store
-from longshore_controller.store.rows import initial_states
+from longshore_controller.store import Store
 
 LATER = 1_700_000_000_000
 
@@ -123,8 +130,11 @@ class Rows:
         self.workers: dict[str, WorkerRow] = {}
 
     def add_jobs(self, batch_id: int, jobs: Sequence[Job]) -> None:
-        for job_id, job in enumerate(jobs, 1):
-            state = JobState.PENDING if job.parents else JobState.READY
+        self.add_bunch(batch_id, staged(jobs))
+
+    def add_bunch(self, batch_id: int, bunch: StagedJobs) -> None:
+        for job_id, parents in enumerate(bunch.parents, 1):
+            state = JobState.PENDING if parents else JobState.READY
             nothing = (0, 0, 0, 0, 0, 0, 0, None, None)
             self.jobs[batch_id, job_id] = JobRow(batch_id, job_id, state, "", None, None, *nothing)
 
@@ -139,6 +149,8 @@ class Rows:
                 self.attempts |= {a.attempt_id: a for a in store.attempts(batch_id, job.row.job_id)}
 
     def write(self, changes: Changes) -> None:
+        for batch_id, bunch in changes.bunches:
+            self.add_bunch(batch_id, bunch)
         assert not any(self.jobs[key].state.is_complete for key in changes.jobs), "left a final state"
         for r in changes.job_ranges:
             for key in ((r.batch_id, i) for i in range(r.first, r.last + 1)):
@@ -194,12 +206,11 @@ class World:
         self.close(batch_id)
         return batch_id
 
-    def create(self, *jobs: Job, user: str = "ann") -> int:
-        """An open batch that will have these jobs; the next `step` commits it."""
+    def create(self, *jobs: Job, user: str = "ann", whole: bool = False) -> int:
+        """An open batch that will have these jobs, or a whole one; the next `step` commits it."""
         request_id = next(self._requests)
-        batch_id = self.reactor.on_create(
-            CreateBatch(user, "project", request_id, b"sha", len(jobs), {"name": request_id}), self.now
-        )
+        wanted = CreateBatch(user, "project", request_id, b"sha", len(jobs), {"name": request_id})
+        batch_id = self.reactor.on_create(wanted, self.now, staged(jobs) if whole else None)
         self.plans[batch_id] = list(jobs)
         return batch_id
 

@@ -145,8 +145,7 @@ class BatchBackend:
                 self._told.add(notice)
                 _say(f"note: {clean(notice)}")
         builder = self._client.create_batch(pipeline.attributes, name=pipeline.name or None)
-        for job in jobs:
-            builder.add_job(job)
+        builder.add_jobs(jobs)
         with choose_progress(disable_progress_bar, progress) as shown:
             shown.submitted(0, len(jobs))
             submitted = builder.submit(lambda n: shown.submitted(n, len(jobs)))
@@ -196,6 +195,8 @@ def _check_reachable(jobs: list[JobSpec], session: Session) -> None:
     """Refuse files that this service cannot move, before anything runs."""
     folder = session.store_folder.rstrip("/") + "/"
     for job in jobs:
+        if not job.input_files and not job.output_files:
+            continue
         for path in (*(source for source, _ in job.input_files), *(dest for _, dest in job.output_files)):
             if path.startswith("gs://"):
                 raise UsageError(
@@ -211,9 +212,14 @@ def _check_reachable(jobs: list[JobSpec], session: Session) -> None:
 def _check_sizes(jobs: list[JobSpec], session: Session) -> None:
     """Refuse what no worker can hold, in the words of the task; the service would, in its own."""
     largest = session.largest_worker_mcpu
+    fits: set[tuple[int, int]] = set()
     for i, job in enumerate(jobs):
-        reserved = reserved_mcpu(job.cpu_mcpu, job.memory_bytes)
+        size = job.cpu_mcpu, job.memory_bytes
+        if size in fits:
+            continue
+        reserved = reserved_mcpu(*size)
         if reserved <= largest:
+            fits.add(size)
             continue
         if (job.cpu_mcpu or 1000) > largest:
             asked, of = _cores(job.cpu_mcpu or 1000), "cpu_mcpu"

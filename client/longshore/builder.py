@@ -127,10 +127,20 @@ class AnyBuilder(ABC, Generic[AJob]):
         >>> builder.add_job(client.get_batch(1).job(2).status().spec)
         <Job 1 of a batch that is not submitted>
         """
+        self.add_jobs([spec])
+        return self._handle(len(self._jobs))
+
+    def add_jobs(self, specs: Iterable[JobSpec]) -> None:
+        """Add jobs that are described already; their ids follow those of the jobs before.
+
+        >>> builder = client.create_batch(name='many')
+        >>> builder.add_jobs(JobSpec(('echo', str(i))) for i in range(100))
+        >>> len(builder)
+        100
+        """
         if self._batch._id is not None:
             raise UsageError(f"batch {self._batch._id} is submitted: no job can be added to it")
-        self._jobs.append(spec)
-        return self._handle(len(self._jobs))
+        self._jobs.extend(specs)
 
     @abstractmethod
     def _handle(self, job_id: int) -> AJob: ...
@@ -138,11 +148,18 @@ class AnyBuilder(ABC, Generic[AJob]):
     async def _submit(self, on_progress: Callable[[int], None] | None) -> None:
         if self._batch._id is not None:
             return
-        batch_id = await self._calls.create(
-            self._request_id, self._draft.billing_project, self._draft.attributes, len(self._jobs)
+        batch_id, runs = await self._calls.create(
+            self._request_id,
+            self._draft.billing_project,
+            self._draft.attributes,
+            self._jobs,
+            keep=self._draft.token is not None,
         )
         try:
-            await self._calls.fill(batch_id, self._jobs, on_progress)
+            if not runs:
+                await self._calls.fill(batch_id, self._jobs, on_progress)
+            elif on_progress:
+                on_progress(len(self._jobs))
         except BaseException as error:
             if self._draft.token is None and not isinstance(error, Unavailable):
                 self._request_id = uuid.uuid4().hex

@@ -6,6 +6,7 @@ network is met in one way: do it again, with `backoff`, for `retry_s` seconds of
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import threading
@@ -45,7 +46,7 @@ _DISCARD_S = 5.0
 PAGE = 1000
 _BUNCH_JOBS = 1000
 _BUNCH_BYTES = 3_500_000
-_STREAM_BUNCHES = 16
+_STREAM_BUNCHES = 32
 """Bunches of one stream: what has to be sent again when it breaks."""
 _LARGEST_JOB = 15_000_000
 _REQUEST_ID = "longshore-request-id"
@@ -122,22 +123,44 @@ class Calls:
             after = page.rows[-1].job_id
 
     async def create(
-        self, request_id: str, billing_project: str, attributes: Mapping[str, str], n_jobs: int
-    ) -> int:
+        self,
+        request_id: str,
+        billing_project: str,
+        attributes: Mapping[str, str],
+        jobs: Sequence[JobSpec],
+        *,
+        keep: bool,
+    ) -> tuple[int, bool]:
+        """The batch's id, and whether it runs: a few jobs go with it, else `fill` has to follow.
+
+        ``keep``: whoever interrupts this will ask for the same batch again.
+        """
         request = batch_service_pb2.CreateBatchRequest(
-            request_id=request_id, billing_project=billing_project, n_jobs=n_jobs, attributes=attributes
+            request_id=request_id, billing_project=billing_project, n_jobs=len(jobs), attributes=attributes
         )
-        return int((await self._ask("CreateBatch", request)).batch_id)
+        if 0 < len(jobs) <= _BUNCH_JOBS:
+            bunch = next(_bunches(0, jobs, 0))
+            if len(bunch.jobs) == len(jobs):
+                request.jobs.extend(bunch.jobs)
+        try:
+            answer = await self._ask("CreateBatch", request, _SUBMIT_S)
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            if request.jobs and not keep:  # It may run already, and nobody knows its number.
+                with suppress(grpc.RpcError, UsageError):
+                    again = await self.transport.call("CreateBatch", request, _DISCARD_S)
+                    await self.discard(again.batch_id)
+            raise
+        return int(answer.batch_id), bool(request.jobs)
 
     async def fill(
         self, batch_id: int, jobs: Sequence[JobSpec], on_progress: Callable[[int], None] | None
     ) -> None:
         """Send all jobs, and let them run."""
-        bunches = _bunches(batch_id, jobs)
         n_sent = 0
-        while stream := list(islice(bunches, _STREAM_BUNCHES)):
+        while n_sent < len(jobs):
+            stream = _Bunches(batch_id, jobs, n_sent)
             await self._ask("SubmitJobs", stream, _SUBMIT_S)
-            n_sent += sum(len(bunch.jobs) for bunch in stream)
+            n_sent = stream.end()
             if on_progress:
                 on_progress(n_sent)
         await self._ask("CloseBatch", batch_service_pb2.CloseBatchRequest(batch_id=batch_id))
@@ -374,24 +397,53 @@ def _ours(error: grpc.RpcError, endpoint: str) -> BatchError:
     return error_of_code(code.name.lower(), details, request_id)
 
 
-def _bunches(batch_id: int, jobs: Sequence[JobSpec]) -> Iterator[batch_service_pb2.SubmitJobsRequest]:
-    """Jobs in messages bounded by number and size."""
-    bunch = batch_service_pb2.SubmitJobsRequest(batch_id=batch_id, first_job_id=1)
+class _Bunches:
+    """One stream's messages, made while earlier ones are on their way; and again when it is sent again."""
+
+    def __init__(self, batch_id: int, jobs: Sequence[JobSpec], start: int) -> None:
+        self._batch_id = batch_id
+        self._jobs = jobs
+        self._start = start
+        self._end = start
+        self._error: UsageError | None = None
+
+    def __iter__(self) -> Iterator[batch_service_pb2.SubmitJobsRequest]:
+        self._end = self._start
+        try:
+            for bunch in islice(_bunches(self._batch_id, self._jobs, self._start), _STREAM_BUNCHES):
+                self._end += len(bunch.jobs)
+                yield bunch
+        except UsageError as error:  # Whoever sends this would only say that something failed.
+            self._error = error
+
+    def end(self) -> int:
+        """How many jobs were sent, with those before. UsageError: a job could not be."""
+        if self._error is not None:
+            raise self._error
+        return self._end
+
+
+def _bunches(
+    batch_id: int, jobs: Sequence[JobSpec], start: int
+) -> Iterator[batch_service_pb2.SubmitJobsRequest]:
+    """Jobs, but for the first `start`, in messages bounded by number and size."""
+    bunch = batch_service_pb2.SubmitJobsRequest(batch_id=batch_id, first_job_id=start + 1)
     size = 0
-    for job_id, spec in enumerate(jobs, start=1):
-        message = wire.job_spec_message(spec)
+    for job_id, spec in enumerate(islice(jobs, start, None), start + 1):
+        message = bunch.jobs.add()
+        wire.write_job_spec(spec, message)
         n_bytes = message.ByteSize()
         if n_bytes > _LARGEST_JOB:
             raise UsageError(
                 f"job {job_id} {spec.name!r} is {n_bytes:,} bytes long; at most {_LARGEST_JOB:,} can be sent",
                 hint="fewer files, or a shorter command",
             )
-        if bunch.jobs and (len(bunch.jobs) >= _BUNCH_JOBS or size + n_bytes > _BUNCH_BYTES):
-            yield bunch
-            bunch = batch_service_pb2.SubmitJobsRequest(batch_id=batch_id, first_job_id=job_id)
-            size = 0
-        bunch.jobs.append(message)
         size += n_bytes
+        if len(bunch.jobs) > _BUNCH_JOBS or (size > _BUNCH_BYTES and len(bunch.jobs) > 1):
+            last = bunch.jobs.pop()
+            yield bunch
+            bunch = batch_service_pb2.SubmitJobsRequest(batch_id=batch_id, first_job_id=job_id, jobs=[last])
+            size = n_bytes
     if bunch.jobs:
         yield bunch
 

@@ -22,7 +22,8 @@ from .errors import UsageError, WrongType
 if TYPE_CHECKING:
     from .pipeline import Pipeline, Task
 
-_TOKEN = re.compile(r"__longshore_([0-9]+)__")
+_MARK = "__longshore_"
+_TOKEN = re.compile(_MARK + r"([0-9]+)__")
 _numbers = itertools.count(1)
 _owners: WeakValueDictionary[str, Mentionable] = WeakValueDictionary()
 
@@ -186,7 +187,7 @@ def issue_token(owner: Mentionable) -> str:
 
 
 def _new_token() -> str:
-    return f"__longshore_{next(_numbers)}__"
+    return f"{_MARK}{next(_numbers)}__"
 
 
 def mentioned(text: str) -> Iterator[Mentionable]:
@@ -207,4 +208,6 @@ def substitute(text: str, paths: Mapping[str, str]) -> str:
     >>> substitute('cat __longshore_0__ > out', {'__longshore_0__': '/io/a'})
     'cat /io/a > out'
     """
+    if _MARK not in text:  # Of most texts; and it is ten times as fast to see.
+        return text
     return _TOKEN.sub(lambda match: paths[match[0]], text)

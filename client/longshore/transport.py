@@ -11,7 +11,7 @@ import asyncio
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -100,7 +100,7 @@ class Transport(ABC, Generic[Channel]):
 
     @abstractmethod
     async def call(self, rpc: str, request: Any, timeout: float) -> Any:
-        """The one answer to a request, or to a list of them. Raises grpc.RpcError."""
+        """The one answer to a request, or to an iterable of them. Raises grpc.RpcError."""
 
     @abstractmethod
     def stream(self, rpc: str, request: Any, timeout: float | None, *, several: bool = False) -> Stream:
@@ -160,7 +160,7 @@ class BlockingTransport(Transport[grpc.Channel]):
     async def call(self, rpc: str, request: Any, timeout: float) -> Any:
         line = self._line()
         try:
-            return line.call(rpc, iter(request) if isinstance(request, list) else request, timeout)
+            return line.call(rpc, iter(request) if isinstance(request, Iterable) else request, timeout)
         except ValueError:  # That is what gRPC says of a channel that was closed a moment ago.
             self.check_open()
             raise

@@ -49,24 +49,35 @@ JOB_STATES: Mapping[str, int] = {word: number for number, word in _JOB_STATES.it
 CONTAINERS: Mapping[str, int] = {word: number for number, word in _CONTAINERS.items() if word}
 
 
-def job_spec_message(spec: JobSpec) -> types_pb2.JobSpec:
-    return types_pb2.JobSpec(
-        name=spec.name,
-        attributes=spec.attributes,
-        image=spec.image,
-        command=spec.command,
-        env=spec.env,
-        resources=types_pb2.Resources(
-            cpu_mcpu=spec.cpu_mcpu, memory_bytes=spec.memory_bytes, storage_bytes=spec.storage_bytes
-        ),
-        parents=spec.parents,
-        input_files=[types_pb2.FileCopy(source=s, destination=d) for s, d in spec.input_files],
-        output_files=[types_pb2.FileCopy(source=s, destination=d) for s, d in spec.output_files],
-        always_run=spec.always_run,
-        timeout_ms=spec.timeout_ms,
-        retries=spec.retries,
-        always_copy_output=spec.always_copy_output,
-    )
+def write_job_spec(spec: JobSpec, message: types_pb2.JobSpec) -> None:
+    """Into a new message."""
+    message.name = spec.name
+    message.command.extend(spec.command)
+    # What was not said is not written: of most jobs nearly all, and each field has its price.
+    if spec.attributes:
+        message.attributes.update(spec.attributes)
+    if spec.image:
+        message.image = spec.image
+    if spec.env:
+        message.env.update(spec.env)
+    if spec.cpu_mcpu or spec.memory_bytes or spec.storage_bytes:
+        asked = message.resources
+        asked.cpu_mcpu, asked.memory_bytes = spec.cpu_mcpu, spec.memory_bytes
+        asked.storage_bytes = spec.storage_bytes
+    if spec.parents:
+        message.parents.extend(spec.parents)
+    for source, destination in spec.input_files:
+        message.input_files.add(source=source, destination=destination)
+    for source, destination in spec.output_files:
+        message.output_files.add(source=source, destination=destination)
+    if spec.always_run:
+        message.always_run = True
+    if spec.timeout_ms:
+        message.timeout_ms = spec.timeout_ms
+    if spec.retries:
+        message.retries = spec.retries
+    if spec.always_copy_output:
+        message.always_copy_output = True
 
 
 def job_spec(message: types_pb2.JobSpec) -> JobSpec:

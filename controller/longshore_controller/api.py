@@ -21,8 +21,9 @@ from longshore_api.v1 import (
 )
 
 from longshore_controller.core.events import Event
-from longshore_controller.core.model import Refusal, RefusalKind
+from longshore_controller.core.model import Refusal, RefusalKind, StagedJobs
 from longshore_controller.core.query import Query
+from longshore_controller.core.reactor import CreateBatch as Wanted
 from longshore_controller.core.rows import AttemptRow, BatchRow
 from longshore_controller.engine import Engine
 from longshore_controller.feed import RESET, Committed, Feed, Following
@@ -119,11 +120,9 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
     async def CreateBatch(
         self, request: batch_service_pb2.CreateBatchRequest, context: Context
     ) -> batch_service_pb2.CreateBatchResponse:
-        wanted = submission.create_batch(request, caller())
-        known = await read(self._store.batch_of_request, wanted.user, wanted.request_id)
+        wanted, jobs, known = await read(self._wanted, request, caller())
         if known is None:
-            await self._check_project(wanted.billing_project)
-            batch_id = await self._engine.submit(lambda r, now: r.on_create(wanted, now))
+            batch_id = await self._engine.submit(lambda r, now: r.on_create(wanted, now, jobs))
         elif known.request_sha256 == wanted.request_sha256:
             batch_id = known.batch_id
         else:
@@ -360,14 +359,22 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
             raise _too_long()
         return await read(self._store.jobs_of, batch.batch_id, found.job_ids[:limit])
 
-    async def _check_project(self, name: str) -> None:
-        if self._makes_projects:
-            await read(self._store.ensure_project, name)
-        elif not await read(self._store.project_exists, name):
-            raise Refusal(
-                RefusalKind.PERMISSION_DENIED,
-                f"billing project {name!r}: you are not a member; ask its owner, or use another",
-            )
+    def _wanted(
+        self, request: batch_service_pb2.CreateBatchRequest, user: str
+    ) -> tuple[Wanted, StagedJobs | None, BatchRow | None]:
+        """What is asked for, and the batch that was made of it before. In a thread."""
+        wanted, jobs = submission.create_batch(request, user, self._bounds)
+        known = self._store.batch_of_request(wanted.user, wanted.request_id)
+        if known is None:
+            name = wanted.billing_project
+            if self._makes_projects:
+                self._store.ensure_project(name)
+            elif not self._store.project_exists(name):
+                raise Refusal(
+                    RefusalKind.PERMISSION_DENIED,
+                    f"billing project {name!r}: you are not a member; ask its owner, or use another",
+                )
+        return wanted, jobs, known
 
     async def _stage(self, request: batch_service_pb2.SubmitJobsRequest) -> None:
         def stage() -> None:

@@ -86,6 +86,8 @@ class Engine:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._failures = 0
         """Steps that failed one after another."""
+        self._idle = False
+        """Everything that memory says is committed."""
         self._alone = 0
         """Requests that are still to be committed one by one."""
         self.seq = 0
@@ -105,6 +107,15 @@ class Engine:
         """Like `submit`, but answers what ``look(reactor, result)`` sees when all that is committed with
         the request has been decided, and that commit's seq: news up to it are covered by the look."""
         return cast(tuple[V, int], await self._enter(request, look))
+
+    async def look(self, look: Callable[[Reactor], V]) -> tuple[V, int]:
+        """What ``look(reactor)`` sees when all that it sees is committed, and the last commit's seq.
+
+        At once while nothing is being committed. Raises Refusal UNAVAILABLE.
+        """
+        if self._idle and self._reactor is not None and not self._inbox:
+            return look(self._reactor), self.seq
+        return await self.submit_and_look(lambda r, now: None, lambda r, _: look(r))
 
     async def _enter(self, request: Request, look: Look | None) -> Any:
         if self._reactor is None or self._stopping:
@@ -139,7 +150,9 @@ class Engine:
         more = False
         while not self._stopping:
             if not more:
+                self._idle = True
                 await self._sleep()
+                self._idle = False
             self._wake.clear()
             most = 1 if self._alone else STEP_REQUESTS
             requests, self._inbox = self._inbox[:most], self._inbox[most:]

@@ -79,6 +79,11 @@ METHOD_POLICY = {
 }
 """Who may call what. Whose batch it is, or whose attempt, is asked where it is looked up."""
 
+_TOLD = frozenset(
+    _BATCHES + name for name in ("CreateBatch", "SubmitJobs", "CloseBatch", "CancelBatch", "DeleteBatch")
+) | {_WORKERS + "Activate"}
+"""What changes something is logged; everything else only when it fails: looking is most of what is done."""
+
 _caller: ContextVar[Principal] = ContextVar("caller")
 
 
@@ -207,8 +212,7 @@ class Doorkeeper(aio.ServerInterceptor):
                 log.exception("a call failed", extra={"method": method, "request_id": request_id})
             await context.abort(code, words, ((REQUEST_ID, request_id),))
         finally:
-            # What workers do well comes in with every second, and says nothing.
-            quiet = code is grpc.StatusCode.OK and principal is not None and principal.role is Role.WORKER
+            quiet = code is grpc.StatusCode.OK and method not in _TOLD
             log.log(
                 logging.DEBUG if quiet else logging.INFO,
                 "rpc",

@@ -455,12 +455,14 @@ class Session:
 
     async def _specs(self, keys: list[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
         """However long it takes: a session outlives an absence of the database."""
-        while True:
+        specs = self._store.fresh_specs(keys)
+        while missing := [key for key in keys if key not in specs]:
             try:
-                return await asyncio.to_thread(self._store.specs, keys)
+                return specs | await asyncio.to_thread(self._store.specs, missing)
             except StoreUnavailable as away:
                 log.warning("the database is away, specs wait: %s", away)
                 await asyncio.sleep(AGAIN_S)
+        return specs
 
 
 _CONTAINERS = frozenset(name.value for name in ContainerName)

@@ -12,6 +12,7 @@ from typing import ParamSpec, TypeVar
 
 from longshore_controller.core.events import BatchDeleted, Event, JobsReady
 from longshore_controller.core.model import Refusal, RefusalKind
+from longshore_controller.core.reactor import Reactor
 from longshore_controller.core.rows import BatchRow
 from longshore_controller.engine import Engine
 from longshore_controller.feed import Committed, Following, Reset
@@ -62,7 +63,7 @@ class Visible:
         it refuses, that never will be: a RESET is next.
         """
         with suppress(Refusal):
-            await self._engine.submit(lambda r, now: None)
+            await self._engine.look(lambda r: None)
         return await following.next(0)
 
     def job_states(self, batch_id: int) -> bytes | None:
@@ -71,8 +72,27 @@ class Visible:
 
     async def batch_now(self, batch_id: int, following: Following) -> BatchRow:
         """The batch as it is; news that are still to come are later than it."""
-        row = await self.batch(batch_id)
-        return await self.after(await self.news_of_before(following), row, following)
+        row, seq = await self._batch_in_memory(batch_id)
+        if row is None:
+            row = await self.batch(batch_id)
+            return await self.after(await self.news_of_before(following), row, following)
+        if row.user != caller() or row.deleted_at_ms is not None:
+            raise no_batch(batch_id)
+        news = await following.next(0)
+        later = [c for c in news if c.seq > seq] if isinstance(news, list) else news
+        return await self.after(later, row, following)
+
+    async def _batch_in_memory(self, batch_id: int) -> tuple[BatchRow | None, int]:
+        """A batch that is not complete, as of the commit with that number."""
+
+        def look(reactor: Reactor) -> BatchRow | None:
+            batch = reactor.state.batches.get(batch_id)
+            return batch.row() if batch is not None else None
+
+        try:
+            return await self._engine.look(look)
+        except Refusal:  # There is no memory just now. Its row can still be read.
+            return None, 0
 
     async def after(self, news: News, row: BatchRow, following: Following) -> BatchRow:
         """The batch after these news. NOT_FOUND when it was deleted."""

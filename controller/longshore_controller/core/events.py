@@ -10,12 +10,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from longshore_controller.core.model import ContainerRecord, EndReason, JobColumns, JobState, Range
+from longshore_controller.core.model import (
+    ContainerRecord,
+    EndReason,
+    JobColumns,
+    JobState,
+    Range,
+    StagedJobs,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class BatchCreated:
-    """A user created a batch; it is open."""
+    """A user created a batch; it is open.
+
+    ``bunch`` are its jobs if they came with it: for their rows, not for the log.
+    """
 
     batch_id: int
     user: str
@@ -25,6 +35,7 @@ class BatchCreated:
     n_jobs: int
     attributes: dict[str, str]
     at_ms: int
+    bunch: StagedJobs | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -338,3 +338,40 @@ class JobColumns:
     def class_of(self, at: int) -> int:
         """What ``ready[at]`` is when the job is Ready."""
         return bisect_right(self.sizes, self.mcpu[at]) + (ALWAYS_CLASS if self.states[at] & ALWAYS_RUN else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class StagedJobs:
+    """A bunch of submitted jobs as columns of one length, checked by whoever made them.
+
+    Position i is job ``first_job_id + i``, where the first id travels beside the bunch.
+    """
+
+    always_run: bytes
+    """ALWAYS_RUN or 0."""
+    mcpu: array[int]
+    """Reserved cores."""
+    retries: array[int]
+    parents: list[bytes]
+    """Ids of the jobs it depends on, packed as native u32."""
+    names: list[str]
+    attributes: list[dict[str, str]]
+    specs: list[bytes]
+    """What the worker gets; opaque here."""
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+    def columns(self) -> JobColumns:
+        """Of a batch that is this one bunch."""
+        states = initial_states(self.parents, self.always_run)
+        retries = {job_id: n for job_id, n in enumerate(self.retries, start=1) if n}
+        return JobColumns.build(states, self.mcpu, self.parents if any(self.parents) else None, retries)
+
+
+def initial_states(parents: list[bytes], always_run: bytes | bytearray) -> bytearray:
+    """State bytes of jobs that were never run: Ready without parents, else Pending."""
+    return bytearray(
+        (JobState.PENDING if ids else JobState.READY) | bits
+        for ids, bits in zip(parents, always_run, strict=True)
+    )

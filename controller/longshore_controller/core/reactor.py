@@ -29,6 +29,7 @@ from longshore_controller.core.model import (
     Refusal,
     RefusalKind,
     Report,
+    StagedJobs,
     ranges,
 )
 from longshore_controller.core.money import cost_nanousd
@@ -135,8 +136,8 @@ class Reactor:
 
     # -- users ---------------------------------------------------------------------------------------
 
-    def on_create(self, request: CreateBatch, now: int) -> int:
-        """The batch's id. The same request again: the same id."""
+    def on_create(self, request: CreateBatch, now: int, jobs: StagedJobs | None = None) -> int:
+        """The batch's id. The same request again: the same id. With its jobs it is closed, too."""
         key = request.user, request.request_id
         known = self._completed.get(key)
         if key in self.state.requests:
@@ -153,9 +154,11 @@ class Reactor:
         self._emit(
             ev.BatchCreated(
                 batch_id, request.user, request.billing_project, request.request_id, request.request_sha256,
-                request.n_jobs, request.attributes, now,
+                request.n_jobs, request.attributes, now, jobs,
             )
         )  # fmt: skip
+        if jobs is not None:
+            self.on_close(batch_id, jobs.columns(), now)
         return batch_id
 
     def on_close(self, batch_id: int, columns: JobColumns, now: int) -> None:

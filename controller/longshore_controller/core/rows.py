@@ -11,6 +11,7 @@ from longshore_controller.core.model import (
     ContainerRecord,
     EndReason,
     JobState,
+    StagedJobs,
     WorkerState,
 )
 
@@ -117,5 +118,7 @@ class Changes:
     attempts: dict[str, AttemptRow] = field(default_factory=dict)
     workers: dict[str, WorkerRow] = field(default_factory=dict)
     deletions: list[DeletionRow] = field(default_factory=list)
+    bunches: list[tuple[int, StagedJobs]] = field(default_factory=list)
+    """Jobs of new batches, from job 1 on, by batch id. Their rows are written before all others."""
     owners: dict[int, str] = field(default_factory=dict)
     """batch id -> user, of every batch an event was about: for whom it is news."""

@@ -2,7 +2,7 @@
 
 from longshore_controller.store.dialect import Contradiction, StoreUnavailable
 from longshore_controller.store.pages import Found, JobsPage, item_of
-from longshore_controller.store.rows import JobView, StagedJobs
+from longshore_controller.store.rows import JobView
 from longshore_controller.store.store import EpochLost, Store, StoreInUse
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "Found",
     "JobView",
     "JobsPage",
-    "StagedJobs",
     "Store",
     "StoreInUse",
     "StoreUnavailable",

@@ -9,39 +9,8 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from longshore_controller.core.model import ALWAYS_RUN, JobColumns, JobState
+from longshore_controller.core.model import ALWAYS_RUN, JobColumns, StagedJobs
 from longshore_controller.core.rows import JobRow
-
-
-@dataclass(frozen=True, slots=True)
-class StagedJobs:
-    """A bunch of submitted jobs as columns of one length, checked by whoever made them.
-
-    Position i is job ``first_job_id + i``, where the first id travels beside the bunch.
-    """
-
-    always_run: bytes
-    """ALWAYS_RUN or 0."""
-    mcpu: array[int]
-    """Reserved cores."""
-    retries: array[int]
-    parents: list[bytes]
-    """Ids of the jobs it depends on, packed as native u32."""
-    names: list[str]
-    attributes: list[dict[str, str]]
-    specs: list[bytes]
-    """What the worker gets; opaque here."""
-
-    def __len__(self) -> int:
-        return len(self.specs)
-
-
-def initial_states(parents: list[bytes], always_run: bytes | bytearray) -> bytearray:
-    """State bytes of jobs that were never run: Ready without parents, else Pending."""
-    return bytearray(
-        (JobState.PENDING if ids else JobState.READY) | bits
-        for ids, bits in zip(parents, always_run, strict=True)
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,14 @@ from longshore_controller.core.model import (
     JobColumns,
     Refusal,
     RefusalKind,
+    StagedJobs,
+    initial_states,
 )
 from longshore_controller.store.dialect import Contradiction, Dialect, connect
+from longshore_controller.store.fresh import FreshSpecs
 from longshore_controller.store.pages import Pages
 from longshore_controller.store.rows import (
-    StagedJobs,
     Unpacking,
-    initial_states,
     pack,
     sha256,
     spec_rows,
@@ -47,6 +48,7 @@ class SharedStore(Pages):
         self._decode_events = decode_events
         self._encode_containers = encode_containers
         self._decode_containers = decode_containers
+        self._fresh = FreshSpecs()
 
     # -- jobs on their way in--------------------------------------------------------
 
@@ -83,6 +85,7 @@ class SharedStore(Pages):
                 states = bytes(initial_states(jobs.parents, bytes(len(jobs))))
                 rows = spec_rows(batch_id, first_job_id, jobs)
                 self._db.insert_jobs(db, batch_id, first_job_id, states, rows)
+            self._fresh.add(batch_id, first_job_id, jobs.specs)
         except Contradiction as overlap:
             raise taken from overlap
 
@@ -166,6 +169,10 @@ class SharedStore(Pages):
                 sql = "DELETE FROM bunch WHERE batch_id = ? AND first_job_id = ?"
                 self._db.execute(db, sql, batch_id, first)
         return len(bunches)
+
+    def fresh_specs(self, keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
+        """Those of the specs that are at hand, without asking the database: of jobs submitted lately."""
+        return {key: spec for key in keys if (spec := self._fresh.get(*key)) is not None}
 
     def specs(self, keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
         """Specs by (batch id, job id); those that do not exist are left out."""

@@ -13,7 +13,14 @@ import peewee
 from playhouse import migrations
 
 from longshore_controller.core.events import Event
-from longshore_controller.core.model import AttemptState, JobColumns, Range, WorkerState, ranges
+from longshore_controller.core.model import (
+    AttemptState,
+    JobColumns,
+    Range,
+    WorkerState,
+    initial_states,
+    ranges,
+)
 from longshore_controller.core.rows import (
     AttemptRow,
     BatchRow,
@@ -26,7 +33,7 @@ from longshore_controller.core.state import Attempt, Batch, State, Worker
 from longshore_controller.core.verdict import Tries
 from longshore_controller.store.dialect import Contradiction, RangeUpdate, StoreUnavailable, Upsert
 from longshore_controller.store.pages import ATTEMPT, BATCH, columns_of, run
-from longshore_controller.store.rows import to_json
+from longshore_controller.store.rows import pack, sha256, spec_rows, to_json
 from longshore_controller.store.shared import SharedStore
 
 SLICE = 50_000
@@ -116,6 +123,11 @@ class Store(SharedStore):
                 self._append(db, events, last_seq, at_ms)
                 self._write(db, changes)
         self._in_doubt = False
+        for batch_id, jobs in changes.bunches:
+            self._fresh.add(batch_id, 1, jobs.specs)
+        for batch_id, row in changes.batches.items():
+            if row.completed_at_ms is not None:
+                self._fresh.forget(batch_id)
         return last_seq
 
     def _holder(self) -> str:
@@ -144,6 +156,14 @@ class Store(SharedStore):
         )
 
     def _write(self, db: peewee.Database, changes: Changes) -> None:
+        for batch_id, bunch in changes.bunches:
+            packed = pack(bunch)
+            self._db.upsert(_BUNCHES, [(batch_id, 1, len(bunch), sha256(bunch, packed), packed)])
+            self._db.upsert(_SPECS, list(spec_rows(batch_id, 1, bunch)))
+            states = enumerate(initial_states(bunch.parents, bytes(len(bunch))), start=1)
+            waiting = [(batch_id, i, state) for i, state in states if (batch_id, i) not in changes.jobs]
+            if waiting:
+                self._db.upsert(_NEW_JOBS, waiting)
         if updates := list(_disjoint(changes.job_ranges, changes.jobs)):
             self._db.update_ranges(updates)
         if changes.jobs:
@@ -222,6 +242,19 @@ _WORKER = peewee.Table("worker")
 _BATCHES = Upsert("batch", ("batch_id",), BatchRow._fields, "batch.completed_at_ms IS NULL")
 _JOBS = Upsert("job", ("batch_id", "job_id"), JobRow._fields, "job.state < 4")
 _ATTEMPTS = Upsert("attempt", ("attempt_id",), AttemptRow._fields, "attempt.state < 90")
+_BUNCHES = Upsert(
+    "bunch",
+    ("batch_id", "first_job_id"),
+    ("batch_id", "first_job_id", "n_jobs", "sha256", "columns"),
+    "FALSE",
+)
+_SPECS = Upsert(
+    "job_spec",
+    ("batch_id", "job_id"),
+    ("batch_id", "job_id", "name", "attributes", "mcpu", "always_run", "spec"),
+    "FALSE",
+)
+_NEW_JOBS = Upsert("job", ("batch_id", "job_id"), ("batch_id", "job_id", "state"), "FALSE")
 _WORKERS = Upsert("worker", ("worker_id",), WorkerRow._fields, "TRUE")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NoReturn
@@ -20,17 +20,19 @@ from longshore_controller.core.model import (
     JobState,
     Refusal,
     RefusalKind,
+    StagedJobs,
     memory_of,
     reserved_mcpu,
 )
 from longshore_controller.core.query import InState, Query, QueryError, parse_for_batches, parse_for_jobs
 from longshore_controller.core.reactor import CreateBatch
-from longshore_controller.store import StagedJobs
 
 KIB, MIB = 1 << 10, 1 << 20
 
 MAX_JOBS = 10_000_000
 """Of a batch."""
+MAX_WITH_BATCH = 1_000
+"""Jobs that come with their batch in one message."""
 MAX_SPEC_BYTES = 8 * MIB
 """Of one serialized JobSpec: with it a message to a worker stays below gRPC's limit of 16 MiB."""
 MAX_NAME_BYTES = KIB
@@ -102,21 +104,30 @@ class _Wrong(Exception):
         self.path, self.what = path, what
 
 
-def create_batch(request: batch_service_pb2.CreateBatchRequest, user: str) -> CreateBatch:
-    """The request of this user. Refusal INVALID_ARGUMENT."""
+def create_batch(
+    request: batch_service_pb2.CreateBatchRequest, user: str, bounds: Bounds
+) -> tuple[CreateBatch, StagedJobs | None]:
+    """The request of this user, and the jobs if they come with it. Refusal INVALID_ARGUMENT."""
     check_fields(request)
     try:
         _text("request_id", request.request_id, MAX_NAME_BYTES, required=True)
         _text("billing_project", request.billing_project, MAX_NAME_BYTES, required=True)
         if request.n_jobs > MAX_JOBS:
             raise _Wrong("n_jobs", f"at most {MAX_JOBS:,} jobs in a batch, got {request.n_jobs:,}")
+        if request.jobs and len(request.jobs) > MAX_WITH_BATCH:
+            n = len(request.jobs)
+            raise _Wrong(
+                "jobs", f"at most {MAX_WITH_BATCH:,} jobs with their batch, got {n:,}: use SubmitJobs"
+            )
+        if request.jobs and len(request.jobs) != request.n_jobs:
+            raise _Wrong("n_jobs", f"{len(request.jobs):,}, as many as jobs, got {request.n_jobs:,}")
         _attributes(request.attributes)
     except _Wrong as wrong:
         _refuse(wrong.path, wrong.what)
     content = batch_service_pb2.CreateBatchRequest()
     content.CopyFrom(request)
     content.ClearField("request_id")
-    return CreateBatch(
+    wanted = CreateBatch(
         user=user,
         billing_project=request.billing_project,
         request_id=request.request_id,
@@ -124,6 +135,7 @@ def create_batch(request: batch_service_pb2.CreateBatchRequest, user: str) -> Cr
         n_jobs=request.n_jobs,
         attributes=dict(request.attributes),
     )
+    return wanted, _jobs(request.jobs, 1, bounds) if request.jobs else None
 
 
 def staged_jobs(request: batch_service_pb2.SubmitJobsRequest, bounds: Bounds) -> StagedJobs:
@@ -136,13 +148,26 @@ def staged_jobs(request: batch_service_pb2.SubmitJobsRequest, bounds: Bounds) ->
         _refuse("jobs", "a bunch holds at least one job")
     if first_job_id + len(request.jobs) - 1 > MAX_JOBS:
         _refuse("first_job_id", f"at most {MAX_JOBS:,} jobs in a batch, got {first_job_id:,}")
+    return _jobs(request.jobs, first_job_id, bounds)
+
+
+def _jobs(jobs: Sequence[types_pb2.JobSpec], first_job_id: int, bounds: Bounds) -> StagedJobs:
+    """The jobs as columns. Most have few fields, and most fields are like those of the job before: this is
+    half of what submitting costs the service."""
     always_run, mcpu, retries = bytearray(), array("I"), array("I")
     parents: list[bytes] = []
+    names: list[str] = []
+    attributes: list[dict[str, str]] = []
     specs: list[bytes] = []
-    for job_id, job in enumerate(request.jobs, first_job_id):
+    sizes: dict[bytes, int] = {}
+    for job_id, job in enumerate(jobs, first_job_id):
         try:
-            mcpu.append(_check_job(job, bounds))
-            parents.append(_parents(job.parents, job_id))
+            _check_job(job, bounds)
+            asked = job.resources.SerializeToString() if job.HasField("resources") else b""
+            if asked not in sizes:
+                sizes[asked] = _mcpu(job.resources, bounds)
+            mcpu.append(sizes[asked])
+            parents.append(_parents(job.parents, job_id) if job.parents else b"")
             spec = job.SerializeToString(deterministic=True)
             if len(spec) > MAX_SPEC_BYTES:
                 raise _Wrong("", f"at most {MAX_SPEC_BYTES:,} bytes in one job, got {len(spec):,}")
@@ -150,6 +175,8 @@ def staged_jobs(request: batch_service_pb2.SubmitJobsRequest, bounds: Bounds) ->
             path = f"jobs[{job_id - first_job_id}].{wrong.path}".rstrip(".")
             _refuse(path, f"{wrong.what} (job {job_id})")
         specs.append(spec)
+        names.append(job.name)
+        attributes.append(dict(job.attributes) if job.attributes else {})
         always_run.append(ALWAYS_RUN if job.always_run else 0)
         retries.append(job.retries)
     return StagedJobs(
@@ -157,8 +184,8 @@ def staged_jobs(request: batch_service_pb2.SubmitJobsRequest, bounds: Bounds) ->
         mcpu=mcpu,
         retries=retries,
         parents=parents,
-        names=[job.name for job in request.jobs],
-        attributes=[dict(job.attributes) for job in request.jobs],
+        names=names,
+        attributes=attributes,
         specs=specs,
     )
 
@@ -260,27 +287,30 @@ def _query(text: str, parse: Callable[[str], Query]) -> Query:
         _refuse("query", str(error))
 
 
-def _check_job(job: types_pb2.JobSpec, bounds: Bounds) -> int:
-    """The cores that it reserves. Parents are looked at elsewhere."""
+def _check_job(job: types_pb2.JobSpec, bounds: Bounds) -> None:
+    """All but its parents and its resources, which are looked at elsewhere."""
     _text("name", job.name, MAX_NAME_BYTES)
-    _attributes(job.attributes)
-    _text("image", job.image, MAX_NAME_BYTES)
-    if not job.command or not job.command[0]:
+    if job.attributes:
+        _attributes(job.attributes)
+    if image := job.image:
+        _text("image", image, MAX_NAME_BYTES)
+    command = job.command
+    if not command or not command[0]:
         raise _Wrong("command", 'a program and its arguments, e.g. ["bash", "-c", "echo hello"], got nothing')
-    for i, argument in enumerate(job.command):
+    for argument in command:
         if "\0" in argument or len(argument) > MAX_STRING_BYTES // 4:
-            _text(f"command[{i}]", argument, MAX_STRING_BYTES)
-    for name, value in job.env.items():
-        if not name or "=" in name or "\0" in name:
-            raise _Wrong("env", f"{name!r} cannot be the name of a variable")
-        _text(f"env[{name!r}]", value, MAX_STRING_BYTES - len(name.encode()) - 1)
+            _text(f"command[{list(command).index(argument)}]", argument, MAX_STRING_BYTES)
+    if job.env:
+        for name, value in job.env.items():
+            if not name or "=" in name or "\0" in name:
+                raise _Wrong("env", f"{name!r} cannot be the name of a variable")
+            _text(f"env[{name!r}]", value, MAX_STRING_BYTES - len(name.encode()) - 1)
     if job.input_files or job.output_files:
         _files(job, bounds)
     if job.timeout_ms > MAX_TIMEOUT_MS:
         raise _Wrong("timeout_ms", f"0 (none) to {MAX_TIMEOUT_MS:,}, got {job.timeout_ms:,}")
     if job.retries > MAX_RETRIES:
         raise _Wrong("retries", f"0 to {MAX_RETRIES:,}, got {job.retries:,}")
-    return _mcpu(job.resources, bounds)
 
 
 def _mcpu(asked: types_pb2.Resources, bounds: Bounds) -> int:

@@ -200,6 +200,7 @@ async def test_complete_orders_are_told_before_what_was_decided_after_them(
 
     async with service.worker(cores=8) as workerd:
         monkeypatch.setattr(service.store, "specs", specs)
+        monkeypatch.setattr(service.store, "fresh_specs", lambda keys: {})
         await service.ada.submit(job())
         assert await asyncio.to_thread(asked.wait, 10)
         # Something that is not wanted is held: answered with all orders, which wait behind the specs.

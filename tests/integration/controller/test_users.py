@@ -223,6 +223,24 @@ async def test_the_same_request_makes_one_batch_and_another_one_is_refused(servi
     assert await service.user("bob").create(0, "once") != first
 
 
+async def test_a_batch_with_its_jobs_is_one_request_however_often_it_is_sent(service: Running) -> None:
+    ada = service.ada
+    jobs = [job(name=f"{i}") for i in range(3)]
+    made = await asyncio.gather(*(ada.create(3, "once", jobs=jobs) for _ in range(20)))
+    assert len(set(made)) == 1
+    batch = await ada.batch(made[0])
+    assert (batch.closed, batch.n_jobs, batch.n_ready) == (True, 3, 3)
+    await ada.add(made[0], *jobs)
+    await ada.close(made[0])
+    code, _ = await refused(ada.create(3, "once", jobs=[job(), *jobs[1:]]))
+    assert code is CODE.ALREADY_EXISTS
+    async with service.worker() as workerd:
+        for each in await workerd.assigned(3):
+            await workerd.run_to_end(each.attempt_id)
+        await ada.complete(made[0])
+    assert await ada.create(3, "once", jobs=jobs) == made[0]
+
+
 async def test_requests_at_the_same_time_make_one_batch(service: Running) -> None:
     made = await asyncio.gather(*(service.ada.create(0, "once") for _ in range(20)))
     assert len(set(made)) == 1
@@ -362,38 +380,31 @@ async def test_what_workers_do_well_is_logged_for_debugging_only(
     assert (levels["PushLogs"], levels["CloseBatch"]) == (logging.DEBUG, logging.INFO)
 
 
-async def test_the_counters_of_a_watcher_never_step_back(
+async def test_a_watcher_is_told_what_is_committed_and_each_thing_once(
     service: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its first row is read between a commit and its publication, with an older one in its mailbox."""
-    reading, go_read, committed, go_publish = (threading.Event() for _ in range(4))
-    real_batch, real_commit = service.store.batch, service.store.commit
-
-    def batch(*args: Any, **kwargs: Any) -> Any:
-        reading.set()
-        go_read.wait()
-        return real_batch(*args, **kwargs)
+    """It begins to watch while something is decided and not committed, with older news in its mailbox."""
+    decided, go_commit = threading.Event(), threading.Event()
+    real_commit = service.store.commit
 
     def commit(*args: Any) -> int:
-        seq = real_commit(*args)
-        committed.set()
-        go_publish.wait()
-        return seq
+        decided.set()
+        go_commit.wait()
+        return real_commit(*args)
 
     async with service.worker() as workerd:
         batch_id = await service.ada.submit(job(), job(), job())
         first, second, _ = await workerd.assigned(3)
-        monkeypatch.setattr(service.store, "batch", batch)
-        watch = service.ada.stream("WatchBatch", pb.WatchBatchRequest(batch_id=batch_id))
-        assert await asyncio.to_thread(reading.wait, 10)
         await workerd.run_to_end(first.attempt_id)
         monkeypatch.setattr(service.store, "commit", commit)
         await workerd.report(ended(second.attempt_id))
-        assert await asyncio.to_thread(committed.wait, 10)
-        go_read.set()
-        # Time for what is wrong to be told; what is right comes after the publication.
-        asyncio.get_running_loop().call_later(3 * api.WATCH_EVERY_S, go_publish.set)
-        assert (await read(watch)).n_completed == 2
+        assert await asyncio.to_thread(decided.wait, 10)
+        watch = service.ada.stream("WatchBatch", pb.WatchBatchRequest(batch_id=batch_id))
+        row = asyncio.ensure_future(read(watch))
+        await asyncio.wait([row], timeout=3 * api.WATCH_EVERY_S)
+        assert not row.done()
+        go_commit.set()
+        assert (await row).n_completed == 2
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(read(watch), 4 * api.WATCH_EVERY_S)
 

@@ -191,3 +191,37 @@ def test_what_was_staged_for_a_cancelled_open_batch_is_dropped(world: World, sto
     world.close(kept)
     world.settle()
     assert len(store.jobs(kept, limit=9)) == 5
+
+
+def test_a_batch_that_comes_with_its_jobs_has_the_rows_of_one_whose_jobs_followed(
+    store: Store, world: World
+) -> None:
+    followed, whole = world.submit(*PLAN), world.create(*PLAN, whole=True)
+    world.step()
+    assert store.columns(whole) == store.columns(followed) == columns(PLAN)
+    assert [s for _, s in sorted(store.specs([(whole, i) for i in range(1, 102)]).items())] == staged(
+        PLAN
+    ).specs
+    of_one, of_other = (store.jobs(batch, after_job_id=0, limit=200) for batch in (followed, whole))
+    assert [job.with_row(job.row._replace(batch_id=0)) for job in of_one] == [
+        job.with_row(job.row._replace(batch_id=0)) for job in of_other
+    ]
+    assert world.state.batches[whole].columns == world.state.batches[followed].columns
+    store.stage(whole, 1, staged(PLAN))  # Again: no error, and nothing new.
+    with refused(RefusalKind.FAILED_PRECONDITION, "is closed"):
+        store.stage(whole, 1, staged(PLAN[:50]))
+    world.reload()
+    assert len(store.jobs(whole, after_job_id=0, limit=200)) == len(PLAN)
+
+
+def test_specs_at_hand_are_those_of_the_rows_until_their_batch_is_complete(
+    store: Store, world: World
+) -> None:
+    followed, whole = world.submit(*[Job()] * 9), world.create(*[Job()] * 9, whole=True)
+    world.step()
+    keys = [(batch, i) for batch in (followed, whole) for i in range(1, 10)]
+    assert store.fresh_specs([*keys, (whole, 10), (99, 1)]) == store.specs(keys)
+    for batch in (followed, whole):
+        world.cancel(batch)
+    world.settle()
+    assert store.fresh_specs(keys) == {}

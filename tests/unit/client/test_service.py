@@ -311,7 +311,7 @@ def test_a_submission_that_failed_can_be_taken_up_again(service: FakeService) ->
     with Client("test", endpoint=service.endpoint, token=TOKEN, retry_s=0) as client:
         builder = client.create_batch(name="x")
         builder.create_job(None, ["true"])
-        service.faults.lose_every = 2
+        service.faults.lose_every = 1
         with pytest.raises(hp.Unavailable):
             builder.submit()
         service.faults.lose_every = 0
@@ -334,6 +334,34 @@ def test_a_submission_that_was_refused_or_interrupted_leaves_no_batch(
     assert [batch.deleted for batch in service.batches.values()] == [True]
     batch = builder.submit()
     assert [each.id for each in client.list_batches()] == [batch.id]
+
+
+def test_a_few_jobs_are_one_call_and_many_are_several(service: FakeService, client: Client) -> None:
+    for n, calls in ((1, ["CreateBatch"]), (1001, ["CreateBatch", "SubmitJobs", "CloseBatch"])):
+        service.faults.calls.clear()
+        builder = client.create_batch()
+        builder.add_jobs([hp.JobSpec(("true",))] * n)
+        batch = builder.submit()
+        assert service.faults.calls == calls
+        assert batch.status().n_jobs == n
+
+
+def test_a_few_jobs_whose_submission_is_interrupted_do_not_run(
+    service: FakeService, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = client._calls.transport.call
+
+    async def interrupted(rpc: str, request: Any, timeout: float) -> Any:
+        monkeypatch.undo()
+        await call(rpc, request, timeout)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client._calls.transport, "call", interrupted)
+    builder = client.create_batch()
+    builder.create_job(None, ["true"])
+    with pytest.raises(KeyboardInterrupt):
+        builder.submit()
+    assert [batch.deleted for batch in service.batches.values()] == [True]
 
 
 def test_a_submission_with_a_token_waits_for_its_repetition(service: FakeService, client: Client) -> None:
@@ -359,7 +387,7 @@ def test_bunches_are_bounded_by_number_and_size(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(longshore.calls, "_BUNCH_BYTES", 1000)
     small, large, huge = (hp.JobSpec(command=("x" * n,)) for n in (1, 300, 5000))
     jobs = [small] * 25 + [large] * 5 + [huge, small]
-    bunches = list(longshore.calls._bunches(7, jobs))
+    bunches = list(longshore.calls._bunches(7, jobs, 0))
     assert [spec.command[0] for bunch in bunches for spec in bunch.jobs] == [job.command[0] for job in jobs]
     assert all(len(bunch.jobs) <= 10 for bunch in bunches)
     assert all(bunch.ByteSize() < 1100 or len(bunch.jobs) == 1 for bunch in bunches)

@@ -171,7 +171,7 @@ def test_a_field_that_is_not_known_is_refused_wherever_it_is() -> None:
         assert said.startswith(f"{path}: {told}")
     request = pb.CreateBatchRequest(request_id="a", billing_project="b")
     request.MergeFromString(b"\xf8\x3f\x01")
-    assert refused(lambda: submission.create_batch(request, "ada")).startswith(f"1023: {told}")
+    assert refused(lambda: submission.create_batch(request, "ada", BOUNDS)).startswith(f"1023: {told}")
 
 
 @pytest.mark.parametrize(
@@ -187,13 +187,13 @@ def test_a_field_that_is_not_known_is_refused_wherever_it_is() -> None:
 )
 def test_a_wrong_batch_is_refused_by_the_path_of_its_field(fields: dict[str, object], message: str) -> None:
     request = pb.CreateBatchRequest(**{"request_id": "r", "billing_project": "p", **fields})  # type: ignore[arg-type]
-    assert refused(lambda: submission.create_batch(request, "ada")).startswith(message)
+    assert refused(lambda: submission.create_batch(request, "ada", BOUNDS)).startswith(message)
 
 
 def test_the_content_of_a_request_is_all_but_its_id() -> None:
     def content(**fields: object) -> bytes:
         request = pb.CreateBatchRequest(**{"request_id": "r", "billing_project": "p", **fields})  # type: ignore[arg-type]
-        return submission.create_batch(request, "ada").request_sha256
+        return submission.create_batch(request, "ada", BOUNDS)[0].request_sha256
 
     assert content() == content(request_id="other")
     different = {content(), content(n_jobs=1), content(billing_project="q"), content(attributes={"a": "b"})}
@@ -256,3 +256,13 @@ def test_whatever_is_sent_is_taken_whole_or_refused_by_path(jobs: list[types.Job
     else:
         assert len(staged) == len(jobs)
         assert all(0 < mcpu <= BOUNDS.largest_mcpu for mcpu in staged.mcpu)
+
+
+def test_jobs_that_come_with_their_batch_are_checked_like_others() -> None:
+    def create(n_jobs: int, *jobs: types.JobSpec) -> object:
+        request = pb.CreateBatchRequest(request_id="r", billing_project="p", n_jobs=n_jobs, jobs=jobs)
+        return submission.create_batch(request, "ada", BOUNDS)
+
+    assert refused(lambda: create(2, job())).startswith("n_jobs: 1, as many as jobs, got 2")
+    assert refused(lambda: create(1001, *[job()] * 1001)).startswith("jobs: at most 1,000")
+    assert refused(lambda: create(2, job(), job(command=[]))).startswith("jobs[1].command: a program")
