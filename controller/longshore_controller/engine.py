@@ -34,6 +34,11 @@ RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Pauses between attempts to load while the database is away; the last one repeats."""
 ALONE = 2_000
 """Requests that are committed one by one after a group was refused, to find the one to blame."""
+DOUBT = 1 / 4
+"""Of the grace: who has not seen for so long in the database that it leads looks before it answers. So a
+lease that a replaced controller extended is over before its successor, which waits for lease and grace,
+gives away what runs under it."""
+DOUBT_LEAST_MS = 100
 
 log = logging.getLogger(__name__)
 
@@ -90,11 +95,15 @@ class Engine:
         """Everything that memory says is committed."""
         self._alone = 0
         """Requests that are still to be committed one by one."""
+        self._doubt_ms = max(DOUBT_LEAST_MS, int(limits.grace_ms * DOUBT))
+        self._led_at_ms = 0
+        """When the database was last asked something whose answer was that we lead."""
         self.seq = 0
         """Of the last committed event."""
 
     async def submit(self, request: Callable[[Reactor, int], T]) -> T:
-        """What ``request(reactor, now)`` returned, once everything it did is committed.
+        """What ``request(reactor, now)`` returned, once everything it did is committed; when it did
+        nothing, once it is certain that we still lead, so that what memory says is true.
 
         Raises the request's Refusal; with UNAVAILABLE when it could not be committed or nobody knows
         whether it was: repeat it.
@@ -105,7 +114,8 @@ class Engine:
         self, request: Callable[[Reactor, int], T], look: Callable[[Reactor, T], V]
     ) -> tuple[V, int]:
         """Like `submit`, but answers what ``look(reactor, result)`` sees when all that is committed with
-        the request has been decided, and that commit's seq: news up to it are covered by the look."""
+        the request has been decided, and that commit's seq: news up to it are covered by the look. When
+        nothing was done, we may have been replaced within a fraction of the grace."""
         return cast(tuple[V, int], await self._enter(request, look))
 
     async def look(self, look: Callable[[Reactor], V]) -> tuple[V, int]:
@@ -182,6 +192,10 @@ class Engine:
             events, changes = reactor.take()
             if events:
                 self.seq = await self._in_writer(self._store.commit, events, changes, now)
+                self._led_at_ms = now
+            elif any(look is None for look, *_ in decided) or now >= self._led_at_ms + self._doubt_ms:
+                await self._in_writer(self._store.confirm)
+                self._led_at_ms = now
         except EpochLost:
             raise
         except StoreUnavailable as away:
@@ -215,8 +229,10 @@ class Engine:
         self._inbox.clear()
         attempt = 0
         while not self._stopping:
+            now = self._clock.now_ms()
             try:
                 state, self.seq = await self._in_writer(self._store.load)
+                self._led_at_ms = now
                 break
             except StoreUnavailable as away:
                 pause = RETRY_S[min(attempt, len(RETRY_S) - 1)]
@@ -243,9 +259,10 @@ class Engine:
         assert self._reactor is not None
         now = self._clock.now_ms()
         due = self._reactor.next_due(now)
-        timeout = None if due is None else max(0.0, (due - now) / 1000)
+        doubt = self._led_at_ms + self._doubt_ms
+        until = doubt if due is None else min(due, doubt)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(max(0.0, (until - now) / 1000)):
                 await self._wake.wait()
         except TimeoutError:
             pass

@@ -130,6 +130,17 @@ class Store(SharedStore):
                 self._fresh.forget(batch_id)
         return last_seq
 
+    def confirm(self) -> None:
+        """We still lead. The writer's thread only. After an exception nothing is committed until `load`."""
+        if self._in_doubt:
+            raise StoreUnavailable("the last commit failed: load first")
+        self._in_doubt = True
+        with self._db.failures():
+            ((epoch,),) = self._db.rows(self._db.writer, "SELECT epoch FROM leader")
+        if epoch != self.epoch:
+            raise EpochLost(f"epoch {self.epoch} is over, {epoch} has begun")
+        self._in_doubt = False
+
     def _holder(self) -> str:
         try:
             with self._db.reading() as db:

@@ -48,6 +48,14 @@ def test_who_lost_the_epoch_commits_nothing_and_cannot_come_back(world: World, s
         store.load()
 
 
+def test_who_lost_the_epoch_is_told_so_though_it_commits_nothing(store: Store) -> None:
+    store.load()
+    store.confirm()
+    _raise_epoch(store)
+    with pytest.raises(EpochLost):
+        store.confirm()
+
+
 def _raise_epoch(store: Store) -> None:
     """As another leader would, if the lock let two in."""
     with store._db.writing() as db:

@@ -168,6 +168,55 @@ async def test_losing_the_epoch_ends_the_loop(tmp_path: Path) -> None:
     store.close()
 
 
+def replaced(service: Service) -> None:
+    """Another one takes over: it has the database, and we do not know."""
+    with service.store._db.writing() as db:
+        service.store._db.execute(db, "UPDATE leader SET epoch = epoch + 1")
+
+
+async def test_who_was_replaced_does_not_answer_that_there_was_nothing_to_do(tmp_path: Path) -> None:
+    """Its successor knows more: what is not in memory here may be there."""
+    store = new_store(f"sqlite:///{tmp_path}/longshore.db")
+    store.open()
+    service = Service(store)
+    run = asyncio.create_task(service.engine.run())
+    await service.create("first")
+    replaced(service)
+    asking = asyncio.create_task(service.engine.submit(lambda r, now: r.on_cancel(2, "ada", "", now)))
+    with pytest.raises(EpochLost):
+        await run
+    assert not asking.done()
+    asking.cancel()
+    store.close()
+
+
+async def test_who_was_replaced_extends_no_lease_after_a_part_of_the_grace(tmp_path: Path) -> None:
+    store = new_store(f"sqlite:///{tmp_path}/longshore.db")
+    store.open()
+    service = Service(store)
+    run = asyncio.create_task(service.engine.run())
+    await service.create("first")
+    hello = Hello("w", "w", "boot", "one", 4000, "fake")
+    session = await service.engine.submit(lambda r, now: r.on_hello(hello, now))
+    replaced(service)
+
+    def beat() -> asyncio.Task[Any]:
+        return asyncio.create_task(
+            service.engine.submit_and_look(
+                lambda r, now: r.on_heartbeat("w", session, (), (), now), lambda r, diverged: diverged
+            )
+        )
+
+    assert await beat() == (False, service.engine.seq)
+    service.clock.now += Limits().grace_ms // 2
+    late = beat()
+    with pytest.raises(EpochLost):
+        await run
+    assert not late.done()
+    late.cancel()
+    store.close()
+
+
 async def test_a_request_whose_rows_are_refused_fails_alone(
     tmp_path: Path,
 ) -> None:
