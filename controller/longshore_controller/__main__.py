@@ -15,7 +15,6 @@ import os
 import secrets
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -100,7 +99,7 @@ class Controller:
         workers = config.workers
         limits = Limits(lease_ms=workers.lease_ms, grace_ms=workers.grace_ms)
         self.feed = Feed()
-        clock = SteadyClock()
+        self._clock = clock = SteadyClock()
         self.engine = Engine(self.store, self.feed, limits, clock=clock, new_id=new_attempt_id)
         self.logs = Logs(Path(config.store.logs))
         bounds = Bounds(config.store.folder, workers.largest_mcpu)
@@ -183,7 +182,7 @@ class Controller:
         keep_ms = self._config.database.keep_events_ms
         while True:
             try:
-                while await asyncio.to_thread(self.store.forget_events, _now_ms() - keep_ms):
+                while await asyncio.to_thread(self.store.forget_events, self._clock.now_ms() - keep_ms):
                     pass
                 while await asyncio.to_thread(self.store.drop_staged):
                     pass
@@ -302,10 +301,6 @@ def _log_to_stderr(server: Server) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _version() -> str:
