@@ -109,7 +109,13 @@ class Host:
         daemon, process = self.daemon, self.process
         if daemon is None or process is None or self.containers:
             return False
-        return process.look(lambda: not daemon._is_busy() and not daemon.spooled())
+
+        def look() -> bool:
+            # Whoever is told to end does not wait for a controller that is away; this does.
+            listened_to = daemon._session.is_connected()
+            return listened_to and not daemon._is_busy() and not daemon.spooled()
+
+        return process.look(look)
 
     def check_empty(self) -> None:
         """Nothing is left of anybody, on a machine that was idle."""
@@ -231,7 +237,8 @@ class Host:
         for id, container in self.containers.items():
             if id.container is Container.MAIN and not self.is_watched:
                 run = self.world.oracle.runs[id.attempt_id]
-                run.unguarded |= container.exit is None and self.world.now() >= self.lease_until_ms
+                if container.exit is None and self.world.now() >= self.lease_until_ms:
+                    run.guarded_ms = self.world.now()
                 run.blurred = True
 
     def _forget_process(self) -> None:

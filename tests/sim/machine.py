@@ -119,7 +119,8 @@ class Machine:
             self.mcpu = self._least_mcpu * self.rng.choice([1, 1, 2])
             if self.world.now() >= self.lease_until_ms:
                 for attempt_id, main in self.mains.items():
-                    self.world.oracle.runs[attempt_id].unguarded |= main.exit is None
+                    if main.exit is None:
+                        self.world.oracle.runs[attempt_id].guarded_ms = self.world.now()
             self.workerd = Workerd(self)
             self.workerd.begin()
 

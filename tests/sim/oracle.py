@@ -104,8 +104,8 @@ class Run:
     unseen_end: bool = False
     """Nobody waited for it when it ended: its engine was away, its workerd frozen, or busy with coming
     back. It counts as running until somebody sees; only workerd's own clock is believed."""
-    unguarded: bool = False
-    """Its workerd was dead when the lease ran out. That it runs on is nobody's promise."""
+    guarded_ms: int = 0
+    """When somebody was there again, after it had run on without a lease and without anybody to stop it."""
 
     def ran_ms(self, now: int) -> int:
         return (now if self.ended_ms is None else self.ended_ms) - self.started_ms
@@ -275,6 +275,8 @@ class Oracle:
         if e.reason not in (EndReason.LOST, EndReason.REVOKED):
             require(by_report, "only its own worker says how an attempt ended", (e, told))
             require(told is not None and told.reason is e.reason, "its reason is kept", (e, told))
+        if by_report and told is not None and told.reason is EndReason.REVOKED:
+            require(attempt.revoked, "nobody stops what is not revoked", (e, attempt))
         if by_report and run is not None and not run.cut and not run.blurred:
             require(e.main_ms == run.ran_ms(self._now()), "a reported end is billed exactly", (e, run))
         elif not by_report:
@@ -349,7 +351,7 @@ class Oracle:
         for other_id, other in self.runs.items():
             if other.key == attempt.key and other.ended_ms is None:
                 orphan = not other.machine.is_watched and other.machine.lease_until_ms <= self._now()
-                if not (other.unguarded or orphan):
+                if not (orphan or self._now() <= other.guarded_ms + self._limits.grace_ms):
                     raise Violation(f"two containers of job {attempt.key}: {other_id} and {attempt_id}")
                 self.seen["overlap with a container that nobody guarded"] += 1
         self.runs[attempt_id] = Run(attempt.key, machine, self._now())
@@ -357,13 +359,13 @@ class Oracle:
     def main_ends(self, attempt_id: str, *, cut: bool = False) -> None:
         run = self.runs[attempt_id]
         run.ended_ms, run.cut = self._now(), cut
-        late_ms = 0 if cut or run.unguarded else run.ended_ms - run.machine.lease_until_ms
+        late_ms = 0 if cut else run.ended_ms - max(run.machine.lease_until_ms, run.guarded_ms)
         watched = late_ms <= self._limits.grace_ms or not run.machine.is_watched
         require(watched, "nothing runs on after its worker's lease and the grace", (attempt_id, late_ms))
         batch = self.batches[run.key[0]]
         if batch.cancelled_at_ms is not None and not batch.jobs[run.key[1]].plan.always_run:
-            went_on_ms = run.ended_ms - max(run.started_ms, batch.cancelled_at_ms)
-            in_time = run.unguarded or went_on_ms <= CANCEL_WITHIN_MS
+            went_on_ms = run.ended_ms - max(run.started_ms, batch.cancelled_at_ms, run.guarded_ms)
+            in_time = went_on_ms <= CANCEL_WITHIN_MS
             require(in_time, "a cancelled batch's containers stop soon", (attempt_id, went_on_ms))
 
     # -- the end -------------------------------------------------------------------------------------

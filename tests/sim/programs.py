@@ -40,6 +40,7 @@ from sim.wire import Channel, Network
 from sim.wire import Server as WireServer
 
 ENDPOINT = "127.0.0.1:1"
+KEEP_EVENTS_MS = 86_400_000
 COMPACT_BYTES = 4_000
 """Spools are small here, and nevertheless they are to be compacted."""
 
@@ -99,7 +100,7 @@ class ControllerHost:
 def config(folder: Path, limits: Limits) -> Config:
     return Config(
         server=Server(listen=ENDPOINT, grace_ms=100),
-        database=Database(url=f"sqlite://{folder}/longshore.db", keep_events_ms=10**12),
+        database=Database(url=f"sqlite://{folder}/longshore.db", keep_events_ms=KEEP_EVENTS_MS),
         store=StoreFolder(folder=f"{folder}/store", logs=f"{folder}/logs"),
         service=Service(
             embedded=True,
@@ -143,6 +144,11 @@ class Flaky(Sqlite):
         self._breaks("at a statement", self._world.failing / 10)
         return super()._many(db, sql, rows)
 
+    def epoch(self) -> int:
+        """As it is in the database."""
+        ((epoch,),) = super().execute(self.writer, "SELECT epoch FROM leader").fetchall()
+        return int(epoch)
+
     def _breaks(self, where: str, chance: float) -> None:
         if chance and self._host.rng.random() < chance:
             self._world.happened(f"a connection to the database that breaks {where}")
@@ -172,9 +178,20 @@ class Watched(Store):
             return super().commit(events, changes, at_ms)
         finally:
             if self._db.is_written:
-                if self._world.controller is not self._host:
+                if self._db.epoch() != self.epoch:
                     self._world.violated(Violation("who was replaced commits nothing any more"))
                 self._world.committed(events, changes)
+
+    def forget_events(self, before_ms: int) -> int:
+        """By the clock that dates them; one that was set ahead before a start makes them look old."""
+        assert self._host.engine is not None
+        latest = self._host.engine._clock.now_ms() - KEEP_EVENTS_MS
+        if before_ms > latest:
+            self._world.violated(Violation(f"events are kept long enough: {before_ms - latest} ms too few"))
+        dropped = super().forget_events(before_ms)
+        if dropped:
+            self._world.happened("events that were old by the clock")
+        return dropped
 
 
 def _controller() -> ControllerHost:

@@ -128,8 +128,8 @@ class Whole:
         self.outputs: dict[ContainerId, bytes] = {}
         self.hosts: list[Host] = []
         self.controller: ControllerHost | None = None
-        self._replaced: ControllerHost | None = None
-        """Perhaps it lives on, and believes that it leads."""
+        self._replaced: list[ControllerHost] = []
+        """Perhaps they live on, and believe that they lead."""
         self._loop = loop
         self._rng = Random(f"{seed}/world")
         self._shown = trace
@@ -155,12 +155,11 @@ class Whole:
         return self.weather.slowest_ms
 
     def route(self, client: Process) -> Server | None:
-        """Sometimes to a controller that was replaced; a worker only if it can know that it was."""
-        old = self._replaced
-        if old is None or not old.process.is_alive or old.process.is_frozen or self._rng.random() < 0.7:
+        """Sometimes to a controller that was replaced, which answers when it wakes, if it is frozen."""
+        old = self._rng.choice(self._replaced) if self._replaced else None
+        if old is None or not old.process.is_alive or self._rng.random() < 0.7:
             return self.network.server
-        epoch = old.store.epoch if old.store is not None else 0
-        if isinstance(client.owner, Host) and client.owner.epoch <= epoch:
+        if self._healed and old.process.is_frozen:
             return self.network.server
         self.happened("a call to a controller that was replaced")
         return old.server
@@ -333,7 +332,8 @@ class Whole:
     def _left_over(self) -> str:
         open_ones = {i: b for i, b in self.oracle.batches.items() if b.closed and not b.complete}
         runs = {a: r for a, r in self.oracle.runs.items() if r.ended_ms is None}
-        busy = {h.name: (h.process is not None, h.containers.keys()) for h in self.hosts if not h.is_idle()}
+        left = [host for host in self.hosts if not host.is_gone and not host.is_idle()]
+        busy = {host.name: (host.process is not None, host.containers.keys()) for host in left}
         return f"batches {open_ones}, runs {runs}, machines {busy}"
 
     def _check_logs(self) -> None:
@@ -457,14 +457,15 @@ class Whole:
         self.tell("controller", f"number {host.number} is frozen and replaced")
         host.process.freeze()
         for call in [c for c in self.network.calls if c.server is host.server]:
-            call.break_off(0.002)
+            if rng.random() < 0.5:
+                call.break_off(0.002)
         self.network.server = None
         (self.folder / "longshore.db.lock").unlink(missing_ok=True)
         self.oracle.controller_died()
         self.controller = None
         self._start_controller()
-        self._replaced = host
-        self._loop.call_later(rng.choice([2, 10, 45, 70]), self._thaw_controller, host.process)
+        self._replaced.append(host)
+        self._loop.call_later(rng.choice([0.01, 2, 10, 45, 70]), self._thaw_controller, host.process)
 
     def _add_host(self, mcpu: int) -> None:
         name = f"w{len(self.hosts) + 1}"
@@ -541,6 +542,7 @@ class Whole:
         self._start_controller()
         if self.controller is not None:
             self._thaw_controller(self.controller.process)
+            self.controller.process.dies_in = None
         for host in self.hosts:
             host.regain_engine()
             host.thaw()
