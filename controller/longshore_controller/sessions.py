@@ -423,7 +423,8 @@ class Session:
                 before += [a.attempt_id for a in last]
             last = some
         keep = (*due.orders.keep, *before)
-        await self._out.put(conversation.assignments(complete=True, run=last, keep=keep))
+        revoke = due.orders.revoke
+        await self._out.put(conversation.assignments(complete=True, run=last, keep=keep, revoke=revoke))
 
     async def _send_wanted(self, before: list[str] | None) -> list[str]:
         wanted = [a for a in self._logs.watched() if self._engine.is_live(a, self.worker_id)]
