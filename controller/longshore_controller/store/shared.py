@@ -16,7 +16,7 @@ from longshore_controller.core.model import (
     StagedJobs,
     initial_states,
 )
-from longshore_controller.store.dialect import Contradiction, Dialect, connect
+from longshore_controller.store.dialect import Contradiction, Dialect, StoreUnavailable, connect
 from longshore_controller.store.fresh import FreshSpecs
 from longshore_controller.store.pages import Pages
 from longshore_controller.store.rows import (
@@ -32,6 +32,9 @@ Containers = tuple[ContainerRecord, ...]
 class SharedStore(Pages):
     """The part of the store for any thread. Every method raises StoreUnavailable when the database does
     not answer; then nothing happened."""
+
+    epoch = 0
+    """Ours, from `open` on. Greater than that of everybody who led before."""
 
     def __init__(
         self,
@@ -249,8 +252,12 @@ class SharedStore(Pages):
         self._insert("INSERT INTO activation_token (sha256) VALUES (?)", sha256)
 
     def consume_activation_token(self, sha256: bytes) -> bool:
-        """It was there; it is no more. True for one caller, however many call at once."""
+        """It was there; it is no more. True for one caller, however many call at once. StoreUnavailable
+        also when somebody else leads now, who would not know that a new token is needed."""
         with self._db.writing() as db:
+            ((epoch,),) = self._db.rows(db, "SELECT epoch FROM leader")
+            if epoch != self.epoch:
+                raise StoreUnavailable(f"epoch {self.epoch} is over: another controller leads")
             sql = "DELETE FROM activation_token WHERE sha256 = ?"
             return bool(self._db.execute(db, sql, sha256).rowcount)
 

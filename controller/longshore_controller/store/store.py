@@ -60,8 +60,6 @@ class Store(SharedStore):
 
     _in_doubt = False
     """A commit has failed; what is in the rows is only known after `load`."""
-    epoch = 0
-    """Ours, from `open` on. Greater than that of everybody who led before."""
 
     def open(self) -> None:
         """Become the leader: take the lock, bring the schema up to date, raise the epoch.
