@@ -203,6 +203,7 @@ class _Conversation:
                 )
                 for held in message.held:
                     self._world.oracle.heard(held.attempt_id, held.main_ms)
+                self._world.oracle.step_ended(committed=True)
                 self._link.to_worker.send(LeaseExtended(message.number))
                 if diverged is not None:
                     self._world.oracle.seen["a heartbeat that diverges"] += 1

@@ -131,6 +131,9 @@ class Oracle:
         """What has happened, by name: a generator that never does something shows it here."""
         self._used: Counter[str] = Counter()
         self._heard: dict[str, tuple[int, int]] = {}
+        self._kept: dict[str, int] = {}
+        """What was heard of each attempt when the database was last reached in time."""
+        self._new_words: list[str] = []
         self._lives = 0
 
     # -- what becomes true ---------------------------------------------------------------------------
@@ -285,8 +288,9 @@ class Oracle:
             hopeless = told is None or machine.is_gone or machine.lease_until_ms <= self._now()
             require(hopeless, "what a worker knows of an end is waited for", (e, told))
             heard_ms, life = self._heard.get(e.attempt_id, (0, self._lives))
-            forgotten_ms = 0 if life == self._lives else self._limits.progress_ms
-            require(e.main_ms >= heard_ms - forgotten_ms, "billed by its last word", (e, heard_ms))
+            if life != self._lives:
+                heard_ms = self._kept.get(e.attempt_id, 0) - self._limits.progress_ms
+            require(e.main_ms >= heard_ms, "billed by its last word", (e, heard_ms))
 
     def _require_ran(self, attempt_id: str, main_ms: int) -> None:
         run = self.runs.get(attempt_id)
@@ -314,9 +318,16 @@ class Oracle:
         self._lives += 1
 
     def heard(self, attempt_id: str, main_ms: int) -> None:
-        """The controller has answered a heartbeat with this in it."""
+        """The controller has heard a heartbeat with this in it."""
         if main_ms > self._heard.get(attempt_id, (0, 0))[0]:
             self._heard[attempt_id] = main_ms, self._lives
+            self._new_words.append(attempt_id)
+
+    def step_ended(self, *, committed: bool) -> None:
+        """Whatever had to be made durable of what was heard is durable now, or the database would not."""
+        if committed:
+            self._kept.update({attempt_id: self._heard[attempt_id][0] for attempt_id in self._new_words})
+        self._new_words.clear()
 
     def ordered(self, worker_id: str, attempt_ids: Iterable[str]) -> None:
         """A worker is told to run these."""

@@ -25,6 +25,7 @@ from longshore_controller.config import Config, Database, Server, Service, Store
 from longshore_controller.core import events as ev
 from longshore_controller.core.reactor import Limits, Reactor
 from longshore_controller.core.rows import Changes
+from longshore_controller.core.state import State
 from longshore_controller.engine import Engine
 from longshore_controller.store import EpochLost, Store, shared
 from longshore_controller.store.dialect import Row, Sqlite
@@ -175,12 +176,26 @@ class Watched(Store):
             self._world.happened("a commit that nobody foresaw")
             raise InjectedDefect("a row that nobody thought of")
         try:
-            return super().commit(events, changes, at_ms)
+            last_seq = super().commit(events, changes, at_ms)
+            self._step_ended(committed=True)
+            return last_seq
         finally:
             if self._db.is_written:
                 if self._db.epoch() != self.epoch:
                     self._world.violated(Violation("who was replaced commits nothing any more"))
                 self._world.committed(events, changes)
+
+    def confirm(self) -> None:
+        super().confirm()
+        self._step_ended(committed=True)
+
+    def load(self) -> tuple[State, int]:
+        self._step_ended(committed=False)
+        return super().load()
+
+    def _step_ended(self, *, committed: bool) -> None:
+        if self._world.controller is self._host:
+            self._world.oracle.step_ended(committed=committed)
 
     def forget_events(self, before_ms: int) -> int:
         """By the clock that dates them; one that was set ahead before a start makes them look old."""
