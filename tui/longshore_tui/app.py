@@ -115,6 +115,7 @@ class Dashboard(App[None]):
         self.link = Link()
         self._lost_at: float | None = None
         self._begin_with = batch_id, job_id, tab
+        self._root: Screen[Any] | None = None
         self._badges: dict[int, str] = {}
         """Batches of which something was asked that is not seen yet: ``cancelling`` or ``deleting``."""
         self.animation_level = "none"
@@ -130,6 +131,7 @@ class Dashboard(App[None]):
         self.push_screen(BatchesScreen())
         if batch_id is not None:
             self.go_to(batch_id, job_id, tab)
+        self._root = self.screen_stack[-1]
 
     def on_unmount(self) -> None:
         self.feed.close()
@@ -161,6 +163,12 @@ class Dashboard(App[None]):
         return [screen for screen in live[-1:] if screen.is_made]
 
     # Where to go.
+
+    def is_root(self, screen: Screen[Any]) -> bool:
+        """Whether nobody came to this screen from another: it began with it, or one went up from there."""
+        stack = self.screen_stack
+        root = self._root if self._root in stack else stack[min(1, len(stack) - 1)]
+        return screen in stack and stack.index(screen) <= stack.index(root)
 
     def go_to(self, batch_id: int, job_id: int | None = None, tab: str | None = None) -> None:
         """Show a batch or a job; whoever goes back comes to the batch, then to the batches."""

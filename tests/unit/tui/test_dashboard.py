@@ -396,13 +396,45 @@ async def test_the_palette_jumps_to_a_job(service: FakeService, submit: Submit, 
         await terminal.sees("1 batch")
 
 
-async def test_q_leaves_and_nothing_is_left_running(submit: Submit, open_dashboard: Open) -> None:
+@pytest.mark.parametrize("depth", [0, 1, 2])
+async def test_q_leaves_at_once_where_it_began_and_nothing_is_left_running(
+    submit: Submit, open_dashboard: Open, depth: int
+) -> None:
     batch_id = submit()
-    async with open_dashboard(batch_id, 1) as terminal:
-        await terminal.sees("job-001")
-        await terminal.press("q", "q", "q")
+    async with open_dashboard(*(batch_id, 1)[:depth]) as terminal:
+        await terminal.sees(("1 batch", "EXIT", "it waits for the jobs")[depth], "q quit")
+        await terminal.press("q")
     assert terminal.app.return_code == 0
+    assert not terminal.app.is_running
     assert not [thread.name for thread in threading.enumerate() if "Follow" in thread.name]
+
+
+async def test_q_goes_back_to_where_it_began_and_leaves_there(submit: Submit, open_dashboard: Open) -> None:
+    batch_id = submit()
+    async with open_dashboard(batch_id) as terminal:
+        await terminal.sees("job-001", "q quit")
+        await terminal.press("enter")
+        await terminal.sees("it waits for the jobs", "esc back")
+        await terminal.press("q")
+        await terminal.sees("EXIT", "q quit")
+        await terminal.press("q")
+    assert terminal.app.return_code == 0
+
+
+async def test_who_went_up_from_where_it_began_leaves_from_there(
+    submit: Submit, open_dashboard: Open
+) -> None:
+    batch_id = submit()
+    async with open_dashboard(batch_id) as terminal:
+        await terminal.sees("job-001")
+        await terminal.press("escape")
+        await terminal.sees("1 batch", "q quit")
+        await terminal.press("enter")
+        await terminal.sees("EXIT", "esc back")
+        await terminal.press("q")
+        await terminal.sees("1 batch", "q quit")
+        await terminal.press("q")
+    assert terminal.app.return_code == 0
 
 
 async def test_the_cursor_keeps_its_row_when_the_terminal_changes(

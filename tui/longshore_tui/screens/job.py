@@ -185,14 +185,13 @@ class JobScreen(LiveScreen):
         return format.state(self._job.state)[0] if self._job else ""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Whether it makes sense now: other keys are not offered."""
         if action == "match":
             return bool(self._search)
         if action == "attempt":
             return self._job is not None and len(self._job.attempts) > 1
         if action in ("search", "save"):
             return self.tab in CONTAINERS
-        return True
+        return super().check_action(action, parameters)
 
     # Tabs.
 

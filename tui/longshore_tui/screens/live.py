@@ -32,7 +32,8 @@ class LiveScreen(Screen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,backspace", "clear_or_back", "back"),
-        Binding("q", "back_or_quit", "back"),
+        Binding("q", "leave", "quit"),
+        Binding("q", "back", "back"),
         Binding("ctrl+r", "refollow", "ask again now", show=False),
         Binding("g", "go", "go to …", show=False),
     ]
@@ -199,8 +200,8 @@ class LiveScreen(Screen[None]):
         self.show_keys()
 
     def show_keys(self) -> None:
-        is_root = len(self.app.screen_stack) <= 2
-        self.query_one(KeyBar).tell(self.KEYS, ["app.menu", "back_or_quit" if is_root else "clear_or_back"])
+        is_root = self.dashboard.is_root(self)
+        self.query_one(KeyBar).tell(self.KEYS, ["app.menu", "leave" if is_root else "clear_or_back"])
 
     def show_empty(self) -> None:
         """In place of the body, when there is nothing to show: why."""
@@ -215,16 +216,23 @@ class LiveScreen(Screen[None]):
         empty.display = bool(why) and not too_small
         self.query_one("#body").display = not why and not too_small
 
-    def action_clear_or_back(self) -> None:
-        if not self.clear() and len(self.app.screen_stack) > 2:
-            self.app.pop_screen()
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Whether it makes sense now: other keys are not offered."""
+        if action in ("leave", "back"):
+            return self.dashboard.is_root(self) == (action == "leave")
+        return True
 
-    def action_back_or_quit(self) -> None:
+    def action_clear_or_back(self) -> None:
+        if not self.clear():
+            self.action_back()
+
+    def action_back(self) -> None:
         # Below the first of our screens lies Textual's own, to which nobody goes back.
         if len(self.app.screen_stack) > 2:
             self.app.pop_screen()
-        else:
-            self.app.exit()
+
+    def action_leave(self) -> None:
+        self.app.exit()
 
     def action_go(self) -> None:
         from .go import GoScreen
