@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,3 +83,30 @@ def test_a_job_is_looked_at_and_its_batch_cancelled_with_keys_alone(
     tmux.sees("1 batch")
     tmux.press("q")
     tmux.sees("left 0")
+
+
+def test_it_ends_with_its_terminal_also_when_it_is_not_told() -> None:
+    """A terminal that is gone reads as the end for ever: it would be read again and again."""
+    near, far = pty.openpty()
+    fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 35, 120, 0, 0))
+    # Nobody listens at this port: that is shown, and the terminal goes away meanwhile.
+    environ = {**os.environ, "LONGSHORE_ENDPOINT": "127.0.0.1:1", "LONGSHORE_TOKEN": "none", "TERM": "xterm"}
+    line = f"trap '' HUP; exec setsid --ctty {shlex.quote(sys.executable)} -m longshore_tui"
+    with subprocess.Popen(["sh", "-c", line], stdin=far, stdout=far, stderr=far, env=environ) as dashboard:
+        os.close(far)
+        said = b""
+        while b"127.0.0.1:1" not in said:
+            said += os.read(near, 65536)
+        os.close(near)
+        try:
+            assert dashboard.wait(PATIENCE_S) == 129
+        finally:
+            dashboard.kill()
+
+
+def test_without_a_terminal_it_does_not_begin() -> None:
+    environ = {**os.environ, "LONGSHORE_ENDPOINT": "127.0.0.1:1", "LONGSHORE_TOKEN": "none"}
+    command = [sys.executable, "-m", "longshore_tui"]
+    ran = subprocess.run(command, stdin=subprocess.DEVNULL, env=environ, capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert "the dashboard needs a terminal" in ran.stderr

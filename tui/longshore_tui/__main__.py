@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import sys
+import threading
 
 from longshore.cli.exits import tell
 from longshore.cli.targets import find_batch, parse_target
@@ -16,8 +20,8 @@ from .feed import Feed, connect_to
 def run(target: str | None = None) -> int:
     """Show the dashboard, at a batch (`8120`, `last`) or a job (`8120/4705`); 0 when it was left.
 
-    Raises BatchError when no service is known, or `target` is no target; a service that is known and
-    does not answer is shown as such, and waited for.
+    Raises BatchError when no service is known, `target` is no target, or there is no terminal; a service
+    that is known and does not answer is shown as such, and waited for.
     """
     feed = Feed(connect_to())
     batch_id = job_id = None
@@ -29,9 +33,24 @@ def run(target: str | None = None) -> int:
         job_id = parsed.job_id
         with Client(retry_s=10.0) as client:
             batch_id = find_batch(client, parsed).id
+    if not sys.stdin.isatty():
+        raise UsageError("the dashboard needs a terminal; without one: longshore ls, longshore get")
     app = Dashboard(feed, batch_id, job_id)
+    threading.Thread(target=_end_without_terminal, args=(sys.stdin.fileno(),), daemon=True).start()
     app.run()
     return app.return_code or 0
+
+
+def _end_without_terminal(terminal: int) -> None:
+    """Wait until the terminal is gone, and end as the hang-up signal ends a program that does not ignore it.
+
+    Of a terminal that is gone one reads the end for ever, at once, and Textual goes on reading; what it
+    has to write nobody takes any more, so that it could not even be asked to leave.
+    """
+    gone = select.poll()
+    gone.register(terminal, 0)
+    if any(event & select.POLLHUP for _, event in gone.poll()):
+        os._exit(128 + signal.SIGHUP)
 
 
 def main() -> int:
