@@ -1,4 +1,4 @@
-"""A piece of a log of any size, in lines; and a line's bytes as harmless text with its colours."""
+"""PURE. A piece of a log of any size, in lines; and a line's bytes as harmless text with its colours."""
 
 from __future__ import annotations
 

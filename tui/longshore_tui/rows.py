@@ -1,4 +1,4 @@
-"""A window's rows of a long list whose other rows nobody here knows; what is in sight, and where."""
+"""PURE. A window's rows of a long list whose other rows nobody here knows; what is in sight, and where."""
 
 from __future__ import annotations
 
