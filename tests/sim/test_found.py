@@ -51,6 +51,22 @@ def test_the_last_word_on_an_attempt_outlives_an_end_that_failed_to_commit(tmp_p
     assert world.rows.attempts[attempt].main_ms == 7_000
 
 
+def test_a_worker_that_is_back_after_its_shutdown_gets_work_again() -> None:
+    """Nobody heard it say that it was shut down; its successor says so, and does not speak of itself."""
+    world = World()
+    worker = world.hello()
+    batch = world.submit(Job())
+    world.settle()
+    attempt = world.attempt_of(batch, 1)
+    world.disconnect("w1")
+    del worker.held[attempt]
+    worker.spool[attempt] = Report(attempt, CoreState.ENDED, 0, EndReason.PREEMPTED, "it was shut down")
+    world.hello()
+    world.settle()
+    assert world.rows.attempts[attempt].reason is EndReason.PREEMPTED
+    assert world.attempt_of(batch, 1) != attempt
+
+
 def test_a_worker_that_knows_less_after_its_restart_takes_no_time_back() -> None:
     world = World()
     worker = world.hello()

@@ -73,7 +73,7 @@ class Session:
     """When the worker is lost unless it is heard before."""
     connected: bool = True
     leaving: bool = False
-    """It reported a preemption: it gets nothing more before its next Hello."""
+    """It reported a preemption since its Hello: it gets nothing more before its next one."""
     shunned_until_ms: int = 0
     shunned_for_ms: int = 0
 
@@ -257,7 +257,7 @@ class Reactor:
             elif report.state is AttemptState.ENDED:
                 plausible = _plausible(report)
                 self._end(attempt, plausible, now)
-                self._judge_worker(worker_id, plausible.reason, now)
+                self._judge_worker(worker_id, plausible, now)
 
     def on_disconnect(self, worker_id: str, session: int) -> None:
         """The connection is gone; the lease runs on. Nothing new is given to the worker meanwhile."""
@@ -317,11 +317,12 @@ class Reactor:
                 # It must not start a second time under the same id.
                 self._end(attempt, self._end_of(EndReason.LOST, attempt, "its worker forgot it"), now)
 
-    def _judge_worker(self, worker_id: str, reason: EndReason | None, now: int) -> None:
+    def _judge_worker(self, worker_id: str, report: Report, now: int) -> None:
         """A worker that cannot run what it is given gets a pause, or it would burn the whole queue."""
-        session = self._sessions[worker_id]
+        session, reason = self._sessions[worker_id], report.reason
         if reason is EndReason.PREEMPTED:
-            session.leaving = True
+            # What had ended before its Hello says nothing of the time since.
+            session.leaving |= session.hello is None or report.attempt_id not in session.hello.spooled
         elif reason in (EndReason.REFUSED, EndReason.LOST):
             if now >= session.shunned_until_ms:
                 longer = max(2 * session.shunned_for_ms, self._limits.shun_ms)
