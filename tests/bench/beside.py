@@ -11,6 +11,7 @@ from pathlib import Path
 import postgres
 from bench import goal2
 from bench.measure import Result, Size, table
+from bench.peers import SLURM_PROGRAMS
 from bench.service import servers, service
 
 _PACKAGES = {
@@ -28,8 +29,8 @@ def main(venv: Path, size: Size) -> int:
     python = venv / "bin" / "python"
     results: list[Result] = []
     with servers() as server:
-        for peer, package in _PACKAGES.items():
-            if why := _installed(python, package):
+        for peer in (*_PACKAGES, "slurm"):
+            if why := _installed(python, peer):
                 print(f"-     {peer}: not measured: {why}", flush=True)
                 continue
             try:
@@ -39,15 +40,17 @@ def main(venv: Path, size: Size) -> int:
                 continue
             results.append(result)
             print(table([result]), flush=True)
-    if not shutil.which("slurmctld"):
-        print("-     slurm: not measured: slurmctld is not on this machine (apt-get install slurm-wlm)")
-    else:
-        print("-     slurm: not measured: it is installed, but nothing here configures it")
     return 0
 
 
-def _installed(python: Path, package: str) -> str:
+def _installed(python: Path, peer: str) -> str:
     """Why it is not there; empty when it is."""
+    if peer == "slurm":
+        missing = [program for program in SLURM_PROGRAMS if not shutil.which(program)]
+        return (
+            f"{', '.join(missing)} not on this machine (apt-get install slurm-wlm munge)" if missing else ""
+        )
+    package = _PACKAGES[peer]
     if subprocess.run([python, "-c", f"import {package}"], capture_output=True, check=False).returncode == 0:
         return ""
     install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]

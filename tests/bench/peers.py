@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 RUNS = 5
@@ -102,6 +106,83 @@ def procrastinate(n: int, url: str) -> dict[str, object]:
     return asyncio.run(measured())
 
 
+SLURM_PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "sinfo")
+_SLURM_CONF = """
+ClusterName=bench
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge/socket
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldPort={port}
+SlurmdPort={next_port}
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SlurmdParameters=config_overrides
+MaxArraySize=100001
+MaxJobCount=200000
+MpiDefault=none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+NodeName={host} NodeAddr=127.0.0.1 CPUs=256
+PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def slurm(n: int, url: str) -> dict[str, object]:
+    """Processes: an array of /bin/true, on a node that says it has 256 cores. As root."""
+    with tempfile.TemporaryDirectory() as name, ExitStack() as running:
+        folder, host = Path(name), socket.gethostname().partition(".")[0]
+        folder.chmod(0o755)
+        for each in ("munge", "state", "spool"):
+            (folder / each).mkdir(mode=0o755)
+        (folder / "key").write_bytes(os.urandom(1024))
+        (folder / "key").chmod(0o400)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        conf = folder / "slurm.conf"
+        conf.write_text(_SLURM_CONF.format(host=host, folder=folder, port=port, next_port=port + 1))
+        os.environ["SLURM_CONF"] = str(conf)
+
+        def start(*command: str) -> None:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            running.callback(process.wait)
+            running.callback(process.terminate)
+
+        files = [f"--{what}-file={folder}/{what}" for what in ("key", "pid", "log", "seed")]
+        start("munged", "--foreground", "--force", f"--socket={folder}/munge/socket", *files)
+        _until(lambda: (folder / "munge" / "socket").exists())
+        start("slurmctld", "-D", "-f", str(conf))
+        start("slurmd", "-D", "-N", host, "-f", str(conf))
+        _until(lambda: "idle" in _output("sinfo", "--noheader", "--format=%t"))
+
+        def run(n: int) -> None:
+            task = ["--output=/dev/null", f"--array=1-{n}", "--wrap=exec /bin/true"]
+            job = _output("sbatch", "--parsable", *task).strip()
+            _until(lambda: not _output("squeue", "--noheader", "--jobs", job))
+
+        return _measured(run, n, "process")
+
+
+def _output(*command: str) -> str:
+    """Nothing, too, of a command that fails: what asks for it asks again."""
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def _until(fact: Callable[[], bool]) -> None:
+    until = time.monotonic() + 600
+    while not fact():
+        if time.monotonic() > until:
+            raise TimeoutError("slurm did not get there in 10 minutes")
+        time.sleep(0.25)  # Asking costs Slurm something, too.
+
+
 def _nothing(i: int) -> None:
     pass
 
@@ -124,7 +205,7 @@ def _line(rates: list[float], single: list[float], kind: str) -> dict[str, objec
     return {"rates": rates, "single_ms": statistics.median(single), "kind": kind}
 
 
-PEERS = {each.__name__: each for each in (hyperqueue, procrastinate, dask, ray)}
+PEERS = {each.__name__: each for each in (hyperqueue, procrastinate, dask, ray, slurm)}
 
 if __name__ == "__main__":
     found = PEERS[sys.argv[1]](int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "")

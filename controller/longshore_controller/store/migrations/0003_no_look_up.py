@@ -11,5 +11,6 @@ from peewee import PostgresqlDatabase
 
 
 def up(migrator: object, db: Any) -> None:
-    if isinstance(db, PostgresqlDatabase):
+    on_postgres = isinstance(db, PostgresqlDatabase)
+    if on_postgres:
         db.execute_sql("ALTER TABLE attempt DROP CONSTRAINT attempt_worker_id_fkey")
