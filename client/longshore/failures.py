@@ -159,10 +159,13 @@ async def failure_of(batch: AnyBatch, status: BatchStatus) -> BatchFailedError:
     return BatchFailedError("\n".join(lines), batch=batch, status=status)
 
 
-def in_words(failures: Failures) -> list[str]:
-    """Each group: its number, how, an example, what to do, and the last lines of the example's log."""
+def in_words(failures: Failures, n_groups: int = _GROUPS) -> list[str]:
+    """Each group: its number, how, an example, what to do, and the last lines of the example's log.
+
+    Of the groups after the first `n_groups` only how many there are.
+    """
     lines = []
-    for group in failures.groups[:_GROUPS]:
+    for group in failures.groups[:n_groups]:
         what = group.how
         if group.last_line is None and group.state == "Failure":
             what += " (logs not read)"
@@ -174,7 +177,7 @@ def in_words(failures: Failures) -> list[str]:
             lines.append(f"            hint: {group.hint}")
         shown = group.lines[:-1] if group.last_line and len(group.lines) == 1 else group.lines
         lines += [f"            {line}" for line in shown]
-    if rest := failures.groups[_GROUPS:]:
+    if rest := failures.groups[n_groups:]:
         n = sum(group.n for group in rest)
         lines.append(f"  {n:>5,}×  in {len(rest)} other way{'' if len(rest) == 1 else 's'}")
     if failures.n_failed > failures.n_looked_at:

@@ -51,7 +51,7 @@ def command(batch: Target, output: str, columns: Sequence[str]) -> None:
     else:
         look = Look.of(sys.stdout)
         click.echo(f"{words.count(failures.n_failed, look)} of {number_of_jobs(status.n_jobs)} failed:")
-        for line in in_words(failures):
+        for line in in_words(failures, n_groups=len(failures.groups)):
             click.echo(_shown(line, look), color=True)
     if failures.groups:
         example = failures.groups[0].job

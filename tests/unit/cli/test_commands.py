@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from command_line import LONGSHORE, Run, run_at_terminal, run_in_process
 from fakes_service import FakeService
-from longshore import Batch, Client
+from longshore import Batch, BatchFailedError, Client
 from longshore.cli import words
 from longshore.cli.output import Look
 
@@ -380,3 +380,16 @@ def test_nothing_to_cancel_shows_no_table(run: Run, service: FakeService, client
     service.finish(batch.id, 1)
     ran = run("cancel", "1", "--yes")
     assert (ran.code, ran.out) == (0, b"") and "nothing to cancel" in ran.err
+
+
+def test_failures_shows_every_way_where_an_error_shows_five(
+    run: Run, service: FakeService, client: Client
+) -> None:
+    batch = submit(client, n_jobs=8)
+    for job_id in range(1, 9):
+        service.finish(batch.id, job_id, exit_code=job_id)
+    shown = run("failures", "last").out.decode()
+    assert [f"exit code {code} " in shown for code in range(1, 9)] == [True] * 8
+    assert "other way" not in shown
+    with pytest.raises(BatchFailedError, match="in 3 other ways"):
+        batch.wait(timeout=30, check=True)
