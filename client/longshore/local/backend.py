@@ -337,9 +337,9 @@ def _engine(jobs: list[JobSpec]) -> Engine | None:
         return Engine(AT_ONCE)
     except NoEngine as error:
         raise Unavailable(
-            f"{needs}, and no Docker engine answers: {error}",
+            f"{needs}, and {error}",
             hint="install Docker and start its engine; a task without an image runs in your own shell",
-        ) from error
+        ) from None  # What is below it fills a screen with the innards of HTTP, and says the same.
 
 
 def _say(line: str) -> None:

@@ -74,7 +74,7 @@ class ImageRefused(CannotStart):
 
 
 class NoEngine(Exception):
-    """No Docker engine answers, and what was said instead."""
+    """No Docker engine answers: where, and why, in words."""
 
 
 class Engine:
@@ -88,7 +88,8 @@ class Engine:
             )
             self._mcpu = 1000 * int(self._api.info()["NCPU"])
         except (DockerException, OSError) as error:
-            raise NoEngine(str(error)) from error
+            where = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+            raise NoEngine(f"no Docker engine answers at {where}: {_why(error)}") from error
         self._images: dict[str, ImageRefused | None] = {}
         self._pulling: dict[str, threading.Lock] = {}
 
@@ -298,3 +299,13 @@ class _Frames:
 def _refused(image: str, words: str) -> ImageRefused:
     kind, meaning, _ = next(each for each in _REFUSALS if re.search(each[2], words, re.IGNORECASE))
     return ImageRefused(kind, f"image {image!r} {meaning} ({words.strip()})")
+
+
+def _why(error: BaseException) -> str:
+    """What the system said of the connection, which lies below what several libraries say of it."""
+    below: BaseException | None = error
+    while below:
+        if isinstance(below, OSError) and below.strerror:
+            return below.strerror
+        below = below.__cause__ or below.__context__
+    return str(error)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -532,7 +533,9 @@ def test_an_image_without_docker_is_refused_with_what_to_install_or_start(
     monkeypatch.setenv("DOCKER_HOST", f"unix://{here}/nobody.sock")
     with pytest.raises(hp.Unavailable, match="'boxed' runs in Docker.*no Docker engine answers") as refused:
         p.run()
+    assert f"{here}/nobody.sock: No such file or directory" in refused.value.message
     assert "start its engine" in refused.value.hint
+    assert "urllib3" not in "".join(traceback.format_exception(refused.value))
     monkeypatch.delitem(sys.modules, "longshore.local.containers", raising=False)
     monkeypatch.setitem(sys.modules, "docker", None)
     with pytest.raises(hp.Unavailable, match="Python package 'docker' is not installed") as refused:
