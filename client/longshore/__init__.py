@@ -75,6 +75,7 @@ _MODULES = {
     " Session",
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
+__all__ = sorted(_MODULE_OF)  # noqa: PLE0605  # What `import *` brings; told to type checkers above.
 
 
 def __getattr__(name: str) -> Any:

@@ -153,7 +153,9 @@ class ResourceGroup(Mentionable):
 
     def __getattr__(self, identifier: str) -> ResourceFile:
         if identifier.startswith("_") or identifier not in self._members:
-            raise AttributeError(f"{self._described()} has no member {identifier!r}")
+            raise AttributeError(
+                f"{self._described()} has no member {identifier!r}; it has {', '.join(self._members)}"
+            )
         return self._members[identifier]
 
     def __str__(self) -> str:
