@@ -143,8 +143,8 @@ class WindowFollow(Follow):
         self._batch_id = batch_id
         self._wanted = wanted
         self._good_query = ""
-        self._unanswered: set[str] = set()
-        """Queries that were asked on this stream since the last answer."""
+        self._asked: set[str] = set()
+        """Every query of this stream: a refusal does not say which one it is about."""
         self._window: Window[BatchesView] | Window[JobsView] | None = None
 
     def show(self, wanted: Wanted) -> None:
@@ -152,7 +152,7 @@ class WindowFollow(Follow):
         with self._lock:
             if wanted != self._wanted or not wanted.anchor:
                 self._wanted = wanted
-                self._unanswered.add(wanted.query)
+                self._asked.add(wanted.query)
                 if self._window:
                     anchor = wanted.anchor if self._batch_id is None else None
                     self._window.show(query=wanted.query, first=wanted.first, n=wanted.n, anchor=anchor)
@@ -160,7 +160,7 @@ class WindowFollow(Follow):
     def _visit(self, client: Client) -> bool:
         with self._lock:
             wanted = self._wanted
-            self._unanswered = {wanted.query}
+            self._asked = {wanted.query}
             if self._batch_id is None:
                 self._window = client.watch_batches(
                     wanted.query, first=wanted.first, n=wanted.n, anchor=wanted.anchor
@@ -174,8 +174,8 @@ class WindowFollow(Follow):
         except UsageError as error:
             with self._lock:
                 refused = self._wanted
-                if len(self._unanswered) > 1 and not self._closed.is_set():
-                    return True  # Nobody knows which one it was; the latest alone will tell.
+                if len(self._asked) > 1 and not self._closed.is_set():
+                    return True  # The latest, alone on a stream, will tell.
                 if self._closed.is_set() or refused.query == self._good_query:
                     raise
                 self._wanted = replace(refused, query=self._good_query)
@@ -188,9 +188,6 @@ class WindowFollow(Follow):
     def _take(self, view: BatchesView | JobsView) -> None:
         if view.whole:
             self._good_query = view.query
-            with self._lock:
-                if view.query == self._wanted.query:
-                    self._unanswered.clear()
         if isinstance(view, JobsView):
             if view.batch is not None:
                 self._heard(JobsRead(view))
