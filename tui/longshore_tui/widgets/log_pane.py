@@ -264,7 +264,11 @@ class LogPane(Vertical):
         batch_id, job_id = self._ids
         stem = f"longshore-{batch_id}-{job_id}-{self._shown[1]}"
         free = (Path(f"{stem}{f'-{n}' if n else ''}.log") for n in range(1000))
-        path = next((path for path in free if not path.exists()), Path(f"{stem}.log")).absolute()
+        try:
+            path = next((path for path in free if not path.exists()), Path(f"{stem}.log")).absolute()
+        except OSError as error:  # The working directory is gone.
+            self._dashboard.say(f"saving the log: {error}", bad=True)
+            return
 
         def done(n_bytes: int | BatchError) -> None:
             self.post_message(self.Saved(path, n_bytes))

@@ -97,7 +97,8 @@ class LogView(Widget, can_focus=True):
         elif data:
             window.replace(offset, data)
             self.top = 0
-        self.top = min(self.top, self._last_top())
+        last = self._last_top()
+        self.top = last if self.follows else min(self.top, last)
         self._changed()
 
     def search(self, text: str) -> None:
@@ -120,7 +121,7 @@ class LogView(Widget, can_focus=True):
     def action_first(self) -> None:
         self.follows = False
         if self.log_window.start:
-            self._want(0)
+            self._want(0, at_once=True)
         self._go(0)
 
     def action_follow(self) -> None:
@@ -129,7 +130,7 @@ class LogView(Widget, can_focus=True):
         self.follows = True
         self.n_new = 0
         if window.end < window.size:
-            self._want(max(0, window.size - BLOCK_BYTES))
+            self._want(max(0, window.size - BLOCK_BYTES), at_once=True)
         self.top = self._last_top()
         self._moved()
 
@@ -152,6 +153,7 @@ class LogView(Widget, can_focus=True):
             at = before[-1] if before else len(self.found) - 1
         self.follows = False
         self.top = self.found[at]
+        self._look_ahead()
         self._moved()
         return at
 
@@ -253,15 +255,20 @@ class LogView(Widget, can_focus=True):
         elif top >= last:
             self.follows = True
             self.n_new = 0
-        height = self.size.height
+        self._look_ahead()
+        self._moved()
+
+    def _look_ahead(self) -> None:
+        """Ask for the next piece before its lines come into sight."""
+        window, height = self.log_window, self.size.height
         if self.top < height and window.start and not self.follows:
             self._want(max(0, window.start - BLOCK_BYTES), before=True)
         elif self.top + 2 * height > window.n_lines and window.end < window.size:
             self._want(window.end)
-        self._moved()
 
-    def _want(self, offset: int, *, before: bool = False) -> None:
-        if self._waits_for is None:
+    def _want(self, offset: int, *, before: bool = False, at_once: bool = False) -> None:
+        """Ask for a piece; `at_once`: instead of one that was asked for and has not come."""
+        if self._waits_for is None or at_once:
             self._waits_for = offset
             n = self.log_window.start - offset if before else BLOCK_BYTES
             self.post_message(self.Wanted(offset, n))
