@@ -7,12 +7,15 @@ import select
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 
 from longshore.cli.exits import tell
 from longshore.cli.targets import find_batch, parse_target
 from longshore.errors import BatchError, UsageError
+from longshore.profiles import config_file, read_toml
 from longshore.service import Client
 
+from . import themes
 from .app import Dashboard
 from .feed import Feed, connect_to
 
@@ -35,10 +38,22 @@ def run(target: str | None = None) -> int:
             batch_id = find_batch(client, parsed).id
     if not sys.stdin.isatty():
         raise UsageError("the dashboard needs a terminal; without one: longshore ls, longshore get")
-    app = Dashboard(feed, batch_id, job_id)
+    app = Dashboard(feed, batch_id, job_id, theme=theme_of(os.environ))
     threading.Thread(target=_end_without_terminal, args=(sys.stdin.fileno(),), daemon=True).start()
     app.run()
     return app.return_code or 0
+
+
+def theme_of(environ: Mapping[str, str]) -> str:
+    """That of LONGSHORE_THEME, else of the configuration: `theme` in [ui]."""
+    file = config_file(environ)
+    ui = read_toml(file).get("ui", {})
+    origin, name = "LONGSHORE_THEME", environ.get("LONGSHORE_THEME")
+    if not name:
+        origin, name = f"{file}: theme", ui.get("theme") if isinstance(ui, dict) else None
+    if name and name not in themes.NAMES:
+        raise UsageError(f"{origin} must be one of {', '.join(themes.NAMES)}, got {name!r}")
+    return name or themes.DEFAULT
 
 
 def _end_without_terminal(terminal: int) -> None:

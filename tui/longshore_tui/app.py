@@ -19,9 +19,8 @@ from textual.command import CommandPalette
 from textual.filter import LineFilter
 from textual.message import Message
 from textual.screen import Screen
-from textual.theme import Theme
 
-from . import format
+from . import format, themes
 from .feed import Feed, cancel, delete
 from .model import Heard, Link, Lost, Refused, Update, confirmed_by, consequences
 from .palette import Commands
@@ -32,20 +31,6 @@ from .screens.job import JobScreen
 from .screens.live import LiveScreen
 from .screens.menu import Chosen, MenuScreen
 
-_THEME = Theme(
-    name="longshore-dark",
-    primary="#56b4e9",
-    secondary="#2fbf9b",
-    warning="#e6c229",
-    error="#ff7f50",
-    success="#2fbf9b",
-    accent="#56b4e9",
-    foreground="#dfe3e8",
-    background="#14181c",
-    surface="#14181c",
-    panel="#1f262d",
-    dark=True,
-)
 _MOST_COPIED = 74_994
 """Bytes; terminals drop longer ones without a word."""
 
@@ -70,7 +55,8 @@ def _harmless(text: str) -> str:
 class Dashboard(App[None]):
     """Begins with the batches, or above them with one batch, or one job of it.
 
-    `clock` tells the seconds since 1970; `tab`: a job's tab that is in front at first.
+    `clock` tells the seconds since 1970; `tab`: a job's tab that is in front at first; `theme`: one of
+    `themes.NAMES`.
     """
 
     CSS_PATH = "app.tcss"
@@ -106,6 +92,7 @@ class Dashboard(App[None]):
         job_id: int | None = None,
         *,
         tab: str | None = None,
+        theme: str = themes.DEFAULT,
         clock: Callable[[], float] = time.time,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
@@ -116,14 +103,16 @@ class Dashboard(App[None]):
         self._lost_at: float | None = None
         self._begin_with = batch_id, job_id, tab
         self._root: Screen[Any] | None = None
+        self._begin_in = theme
         self._badges: dict[int, str] = {}
         """Batches of which something was asked that is not seen yet: ``cancelling`` or ``deleting``."""
         self.animation_level = "none"
         self._filters.append(Harmless(ascii_only=is_plain(environ)))
 
     def on_mount(self) -> None:
-        self.register_theme(_THEME)
-        self.theme = _THEME.name
+        for name in themes.NAMES:
+            self.register_theme(themes.theme(name))
+        self.theme = self._begin_in
         self.session = self.feed.follow_session(
             lambda told: self.post_message(self.SessionTold(told)) and None
         )
@@ -135,6 +124,22 @@ class Dashboard(App[None]):
 
     def on_unmount(self) -> None:
         self.feed.close()
+
+    # The looks.
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return themes.variables(themes.DEFAULT)
+
+    def use_theme(self, name: str) -> None:
+        """One of `themes.NAMES`, from now on."""
+        self.theme = name
+
+    def watch_theme(self, name: str) -> None:
+        """Texts have the names of their looks: these have other colours now."""
+        if name in themes.NAMES:
+            self.console.push_theme(themes.styles(name))
+            for screen in self._live_screens():
+                screen.redraw()
 
     # The connection.
 

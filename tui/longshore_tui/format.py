@@ -1,7 +1,8 @@
 """PURE. How values read on the screen: states, money, durations, counts, bars; text made harmless.
 
 Every symbol takes one cell, and has one in ASCII that stands for it where there are no others. A
-`Part` is a text and the colour it has beside its meaning: what a colour says, the text says too.
+`Part` is a text and the name of its look, for which every theme has a colour: what a colour says, the
+text says too.
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ from longshore.units import dollars
 
 Part = tuple[str, str]
 
-DIM = "#9aa0a6"
-WARNING = "#e6c229"
+DIM = "longshore.quiet"
+WARNING = "longshore.warning"
+KEY = "longshore.key"
 
 _STATES = {
-    "pending": ("·", DIM),
-    "ready": ("○", "#e6c229"),
-    "running": ("▶", "#56b4e9"),
-    "success": ("✓", "#2fbf9b"),
-    "failure": ("✗", "#ff7f50"),
-    "error": ("!", "#e08bd0"),
-    "cancelled": ("⊘", "#b0b0b0"),
-    "open": ("…", "#e6c229"),
+    "pending": ("·", "longshore.pending"),
+    "ready": ("○", "longshore.ready"),
+    "running": ("▶", "longshore.running"),
+    "success": ("✓", "longshore.success"),
+    "failure": ("✗", "longshore.failure"),
+    "error": ("!", "longshore.error"),
+    "cancelled": ("⊘", "longshore.cancelled"),
+    "open": ("…", "longshore.open"),
 }
 _UNKNOWN = ("?", DIM)
 
@@ -55,8 +57,8 @@ def state(word: str) -> Part:
     >>> state('Failure')[0]
     '✗ failure'
     """
-    symbol, colour = _STATES.get(word.lower(), _UNKNOWN)
-    return f"{symbol} {word.lower()}", colour
+    symbol, look = _STATES.get(word.lower(), _UNKNOWN)
+    return f"{symbol} {word.lower()}", look
 
 
 def symbol(word: str) -> Part:

@@ -109,10 +109,10 @@ def without_log(job: JobStatus, number: int | None, container: str, state: str, 
 
 
 def _say_step(text: Text, step: Step, now: float) -> None:
-    symbol, colour = format.symbol(step.state)
-    text.append(f" {symbol}", colour)
+    symbol, look = format.symbol(step.state)
+    text.append(f" {symbol}", look)
     if step.exit_code:
-        text.append(f" exit {step.exit_code}", colour)
+        text.append(f" exit {step.exit_code}", look)
     if step.ran_ms is not None:
         text.append(f" {format.duration(step.ran_ms)}")
     elif step.started_s is not None:
@@ -141,7 +141,7 @@ def _say_attempt(text: Text, attempt: AttemptStatus, job: JobStatus) -> None:
         if step.exit_code is not None:
             text.append(f"  exit {step.exit_code}")
         if step.pulled_ms is not None:
-            text.append(f"  image fetched in {format.duration(step.pulled_ms)}", "dim")
+            text.append(f"  image fetched in {format.duration(step.pulled_ms)}", format.DIM)
         if step.ran_ms is not None:
             text.append(f"  ran {format.duration(step.ran_ms)}")
         if step.error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from textual.command import DiscoveryHit, Hit, Provider
 
+from . import themes
 from .screens.menu import entries_of
 
 if TYPE_CHECKING:
@@ -37,8 +38,12 @@ class Commands(Provider):
 
     def _commands(self) -> list[tuple[str, str, partial[None]]]:
         app = cast("Dashboard", self.app)
-        return [
+        commands = [
             (does, keys, partial(app.press, chosen))
             for keys, does, chosen in entries_of(self.screen)
             if chosen and chosen[1] not in ("app.palette", "app.menu")
+        ]
+        others = [name for name in themes.NAMES if name != app.theme]
+        return commands + [
+            (f"theme {name}", "until it ends", partial(app.use_theme, name)) for name in others
         ]

@@ -45,13 +45,13 @@ def submit(client: Client) -> Callable[..., int]:
 
 @pytest.fixture
 def open_dashboard(service: FakeService) -> Open:
-    """``async with open_dashboard(batch_id, job_id, size=…) as terminal``."""
+    """``async with open_dashboard(batch_id, job_id, size=…, theme=…) as terminal``."""
 
     @asynccontextmanager
     async def open_dashboard(
-        *target: int, size: tuple[int, int] = (120, 35), token: str = TOKEN
+        *target: int, size: tuple[int, int] = (120, 35), token: str = TOKEN, **options: Any
     ) -> AsyncIterator[Terminal]:
-        app = Dashboard(Feed(connect_to(service.endpoint, token)), *target)
+        app = Dashboard(Feed(connect_to(service.endpoint, token)), *target, **options)
         async with app.run_test(size=size, notifications=True) as pilot:
             yield Terminal(app, pilot)
 

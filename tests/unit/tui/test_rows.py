@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from hypothesis import given
 from hypothesis import strategies as st
+from longshore_tui import themes
 from longshore_tui.rows import MOST_PAGES, PAGE, Rows, window_of
 from longshore_tui.widgets.table import Column, WindowTable
 from textual.app import App, ComposeResult
@@ -53,6 +54,7 @@ def test_what_is_asked_holds_what_is_in_sight(top: int, height: int) -> None:
 class Alone(App[None]):
     def __init__(self) -> None:
         super().__init__()
+        self.console.push_theme(themes.styles(themes.DEFAULT))
         self.asked: list[tuple[int, int]] = []
 
     @property

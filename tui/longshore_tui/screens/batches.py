@@ -116,7 +116,7 @@ class BatchesScreen(ListScreen["BatchStatus"]):
         if marked := self.table.marked:
             text.append(f" · ◆ {len(marked):,} marked", "bold")
         if view.n_newer:
-            text.append(f"   ▲ {view.n_newer:,} new · Home", "bold #56b4e9")
+            text.append(f"   ▲ {view.n_newer:,} new · Home", format.KEY)
         return text
 
     def show_summary(self) -> None:

@@ -101,6 +101,10 @@ class JobScreen(LiveScreen):
         super().on_resize()
         self._show_job()
 
+    def redraw(self) -> None:
+        super().redraw()
+        self._show_job()
+
     def take(self, update: Update) -> None:
         assert isinstance(update, JobRead)
         self._job = update.job
@@ -225,7 +229,7 @@ class JobScreen(LiveScreen):
         pane, is_log = self.log_pane, self.tab in CONTAINERS
         tabs = job_text.tabs(job, self._number, self.tab, self.now)
         if is_log:
-            tabs.append(" · ".join(pane.words()), "dim")
+            tabs.append(" · ".join(pane.words()), format.DIM)
         self.query_one("#containers", Static).update(tabs)
         pane.display = is_log
         self.query_one("#text").display = not is_log

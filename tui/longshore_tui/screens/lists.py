@@ -81,6 +81,12 @@ class ListScreen(LiveScreen, Generic[Row]):
         super().tick()
         self.table.refresh()
 
+    def redraw(self) -> None:
+        super().redraw()
+        if self.is_made:
+            self.show_summary()
+            self.table.refresh()
+
     # The window.
 
     def want(self, wanted: Wanted) -> None:

@@ -95,6 +95,11 @@ class LiveScreen(Screen[None]):
         """A second is over: what depends on the time of day is another."""
         self.show_header()
 
+    def redraw(self) -> None:
+        """The theme is another."""
+        self.show_header()
+        self.show_empty()
+
     # What all do.
 
     @property
@@ -146,7 +151,7 @@ class LiveScreen(Screen[None]):
     def on_screen_resume(self) -> None:
         if self._follow is None:
             self.action_refollow()
-        self.show_header()
+        self.redraw()
 
     def on_screen_suspend(self) -> None:
         if not self.app.screen.is_modal:  # Behind a modal one it is still seen.

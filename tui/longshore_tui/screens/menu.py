@@ -65,7 +65,7 @@ class MenuScreen(ModalScreen[Chosen | None]):
         options.clear_options()
         for at, (keys, does, chosen) in enumerate(self._entries):
             text = Text(no_wrap=True, overflow="ellipsis")
-            text.append(keys + " " * max(1, 16 - cell_len(keys)), "bold #56b4e9" if chosen else "bold")
+            text.append(keys + " " * max(1, 16 - cell_len(keys)), format.KEY if chosen else "bold")
             text.append(does)
             if wanted.lower() in text.plain.lower():
                 options.add_option(Option(text, id=str(at), disabled=chosen is None))

@@ -9,10 +9,10 @@ from rich.cells import cell_len
 from rich.text import Text
 from textual.widgets import Static
 
-from ..format import WARNING, one_line
+from ..format import DIM, WARNING, one_line, symbol
 from .table import fit
 
-_COLOURS = {"live": "#2fbf9b", "connecting": "#9aa0a6", "refused": "#e08bd0"}
+_LOOKS = {"live": symbol("success")[1], "connecting": DIM, "refused": symbol("error")[1]}
 
 
 class Header(Static):
@@ -36,8 +36,8 @@ class Header(Static):
         left = max(1, width - cell_len(where + user) - cell_len(words) - 1)
         text = Text()
         text.append(fit(path, left), "bold")
-        text.append(f" {where}{user}", "dim")
-        text.append(words, _COLOURS.get(link, WARNING))
+        text.append(f" {where}{user}", DIM)
+        text.append(words, _LOOKS.get(link, WARNING))
         for line in (*(session.notices if session else ()), *([trouble] if trouble else [])):
             # At most two lines; the rest of the screen is for the rest.
             text.append(f"\n! {one_line(line, 2 * width - 20)}", WARNING)

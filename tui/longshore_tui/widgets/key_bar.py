@@ -12,6 +12,8 @@ from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.widgets import Static
 
+from ..format import DIM, KEY
+
 MOST = 12
 
 
@@ -32,8 +34,8 @@ class KeyBar(Static):
             shown.append(each)
         text = Text(no_wrap=True)
         for key, does in (*shown, *last):
-            text.append(f"{key} ", "bold #56b4e9")
-            text.append(f"{does}  ", "dim")
+            text.append(f"{key} ", KEY)
+            text.append(f"{does}  ", DIM)
         self.update(text)
 
 

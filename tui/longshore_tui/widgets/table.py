@@ -245,21 +245,24 @@ class WindowTable(ScrollView, Generic[Row], can_focus=True):
             if position >= self.rows.n:
                 words = self.empty.split("\n") if not self.rows.n else []
                 text = f"  {words[y - 2]}" if 2 <= y < 2 + len(words) else ""
-                return Strip([Segment(fit(text, whole), style + Style(color=DIM))])
+                return Strip([Segment(fit(text, whole), style + self._look(DIM))])
             row = self.rows.get(position)
             if position == self.cursor:
                 style = self.get_component_rich_style("table--cursor")
             if row is None:
-                return Strip([Segment(fit("  ⋯", whole), style + Style(color=DIM))])
+                return Strip([Segment(fit("  ⋯", whole), style + self._look(DIM))])
             if self._key(row) in self.marked:
                 mark = "◆"
             cells = [column.cell(row) for column in columns]
         segments = [Segment(mark, style)]
         for column, width, cell in zip(columns, widths, cells, strict=True):
-            text, colour = (cell, "") if isinstance(cell, str) else cell
+            text, look = (cell, "") if isinstance(cell, str) else cell
             text = fit(text, width, right=column.right) + " "
-            segments.append(Segment(text, style + Style(color=colour) if colour else style))
+            segments.append(Segment(text, style + self._look(look) if look else style))
         return Strip(segments).adjust_cell_length(whole, style)
+
+    def _look(self, name: str) -> Style:
+        return self.app.console.get_style(name)
 
     @property
     def _height(self) -> int:
