@@ -43,6 +43,11 @@ def container_spec(
     return _localizer(job, container, io_folder, surroundings)
 
 
+def may_see_io(spec: ContainerSpec, surroundings: Surroundings) -> bool:
+    """Whether it needs its folder: what sees the machine as it is finds it only where it was told."""
+    return surroundings.isolated or any("/io" in text for text in (*spec.command, *spec.env.values()))
+
+
 def _main(job: Assignment, io_folder: Path, surroundings: Surroundings) -> ContainerSpec:
     return ContainerSpec(
         id=ContainerId(job.attempt_id, Container.MAIN),

@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from random import Random
 from typing import TypeVar
 
@@ -33,7 +32,7 @@ from longshore_workerd.actions import (
     Tell,
 )
 from longshore_workerd.backoff import backoff
-from longshore_workerd.containers import Surroundings, container_spec
+from longshore_workerd.containers import Surroundings, container_spec, may_see_io
 from longshore_workerd.identity import Memory
 from longshore_workerd.log_push import LogPusher
 from longshore_workerd.logs import LogFile, Logs
@@ -54,7 +53,6 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-NO_FOLDER = Path("/nowhere")
 _LAST_LINE_BYTES = 2_000
 """As much of a localizer's last words as fits into a message."""
 DISK_RETRY_S = 1.0
@@ -200,8 +198,10 @@ class Daemon:
         if not self._unwritten:
             return
         try:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._disk, lambda: self._spool.flush(durable=self._must_sync))
+            if self._must_sync:
+                await asyncio.get_running_loop().run_in_executor(self._disk, self._sync)
+            else:
+                self._spool.flush(durable=False)  # A thread would cost more than the write.
         except OSError as error:
             _log.error("nothing goes on until the disk can be written again: %s", error)
             asyncio.get_running_loop().call_later(DISK_RETRY_S, self._wake.set)
@@ -212,6 +212,9 @@ class Daemon:
             self._session.report(*report)
         for action in ready:
             self._do(action)
+
+    def _sync(self) -> None:
+        self._spool.flush(durable=True)
 
     def _write(self, action: Action) -> None:
         match action:
@@ -278,8 +281,10 @@ class Daemon:
         id = ContainerId(job.attempt_id, container)
         log = self._logs.open(id)
         try:
-            folder = self._logs.make_io_folder(job.attempt_id) if self._io_folders else NO_FOLDER
+            folder = self._logs.io_folder(job.attempt_id)
             spec = container_spec(job, container, folder, self._surroundings)
+            if self._io_folders and may_see_io(spec, self._surroundings):
+                self._logs.make_io_folder(job.attempt_id)
             # After this process was stopped for a while the loop may not have had its turn yet.
             self._mind_lease(self._clock_ms())
             if self._supervisor.is_halted(id):
@@ -339,7 +344,7 @@ class Daemon:
         try:
             for id in [ContainerId(attempt_id, container) for container in containers]:
                 await self._insist(partial(self._runtime.remove, id))
-            if self._io_folders:
+            if self._logs.has_io_folder(attempt_id):
                 await asyncio.to_thread(self._logs.remove_io_folder, attempt_id)
         finally:
             self._removing.discard(attempt_id)

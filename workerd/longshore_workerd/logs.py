@@ -149,6 +149,9 @@ class Logs:
     def has_folder(self, attempt_id: str) -> bool:
         return attempt_id in self._known and os.path.exists(f"{self._folder}/{attempt_id}")
 
+    def has_io_folder(self, attempt_id: str) -> bool:
+        return attempt_id in self._known and os.path.exists(self.io_folder(attempt_id))
+
     def attempts(self) -> list[str]:
         """All that have a folder."""
         return sorted(os.listdir(self._folder))

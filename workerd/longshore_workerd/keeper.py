@@ -1,0 +1,321 @@
+"""Starts the processes of the process runtime, outlives workerd, and writes down how each one ended.
+
+Standard library and localizer.py only. Workerd starts it once, as `python -I -S keeper.py FOLDER SOCKET
+LOCK` (two descriptors), with the environment that commands inherit. Of each container it keeps in FOLDER
+
+    <name>.record   "<pid> <ms> <ms>": it was started between these times of CLOCK_BOOTTIME;
+                    then "exit <code> <ms>". Locked (flock) for as long as the keeper looks after it.
+    <name>.output   standard output and error, if there was any
+    <name>/         where the command starts
+
+and through SOCKET it is told, and says, as `pack` has it:
+
+    ("start", name, argv, env)        ("started", name), ("exists", name): there is such a record, or
+                                      ("refused", name, whether the user is to blame, why)
+    ("copy", name, env)               the same for a localizer, which is this very process, forked
+    ("signal", name, number)          for the whole session of that container
+                                      ("ended", name, code), once the rest of its output is in the file
+
+When workerd is gone, LOCK is let go: from then on nothing is started. What runs is looked after to its
+end, and so long the keeper lives. It is itself looked after by nobody: what runs without it is stopped by
+workerd, the one that lives or the next.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import marshal
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from contextlib import suppress
+
+if __name__ == "__main__":
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from longshore_workerd import localizer
+
+TYPE_CHECKING = False  # As type checkers read it; `typing` itself takes long to import.
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+RECORD, OUTPUT = ".record", ".output"
+
+_LENGTH = struct.Struct(">I")
+_CHUNK = 1 << 16
+_PIPES_BYTES = 1 << 20
+"""As much as a pipe can be made to hold."""
+
+
+def pack(*message: Any) -> bytes:
+    """One message as it travels."""
+    body = marshal.dumps(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+def unpack(received: bytearray) -> Iterator[Any]:
+    """The whole messages at its start, which are taken away."""
+    start = 0
+    while len(received) >= (begin := start + _LENGTH.size):
+        end = begin + _LENGTH.unpack_from(received, start)[0]
+        if len(received) < end:
+            break
+        yield marshal.loads(memoryview(received)[begin:end])
+        start = end
+    del received[:start]
+
+
+def now_ms() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+class _CannotStart(Exception):
+    """What is to be started is not there, or is no program; and why."""
+
+
+class _Child:
+    """One container that runs."""
+
+    def __init__(self, name: str, record: int) -> None:
+        self.name = name
+        self.record = record
+        self.pid = 0
+        self.pipe = -1
+        """Its output comes from there; -1 after it has closed its end."""
+        self.output = -1
+        """A file, made when there is something to be kept."""
+
+    def keep(self) -> bool:
+        """Moves some output into the file; false when there will be no more. BlockingIOError: not now."""
+        chunk = os.read(self.pipe, _CHUNK)
+        if not chunk:
+            return False
+        # What a full disk does not take is cut out: the command is not to be disturbed by that.
+        with suppress(OSError):
+            if self.output < 0:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+                self.output = os.open(self.name + OUTPUT, flags, 0o600)
+            left = memoryview(chunk)
+            while left:
+                left = left[os.write(self.output, left) :]
+        return True
+
+    def signal(self, number: int) -> None:
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:  # a localizer that is not yet the leader of a session
+            os.kill(self.pid, number)
+
+    def close(self) -> None:
+        for descriptor in (self.pipe, self.output, self.record):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+class Keeper:
+    def __init__(self, folder: str, workerd: socket.socket, lock: int) -> None:
+        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        self._workerd = workerd
+        self._lock = lock
+        self._is_alone = False
+        self._received = bytearray()
+        self._to_say = bytearray()
+        self._children: dict[int, _Child] = {}
+        self._by_name: dict[str, _Child] = {}
+        self._by_pipe: dict[int, _Child] = {}
+        self._environment = dict(os.environb)
+        self._events = select.epoll()
+        self._deaths, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        workerd.setblocking(False)
+        self._events.register(workerd, select.EPOLLIN)
+        self._events.register(self._deaths, select.EPOLLIN)
+
+    def run(self) -> None:
+        """Until workerd is gone and so are all that it started."""
+        os.fchdir(self._folder)
+        while self._children or not self._is_alone:
+            for descriptor, what in self._events.poll():
+                if descriptor == self._deaths:
+                    os.read(self._deaths, _CHUNK)
+                elif child := self._by_pipe.get(descriptor):
+                    with suppress(BlockingIOError):
+                        if not child.keep():
+                            self._no_more(child)
+                elif not self._is_alone and what & ~select.EPOLLOUT:
+                    self._listen()
+            self._reap()
+            if self._to_say and not self._is_alone:
+                self._speak()
+
+    def _listen(self) -> None:
+        try:
+            chunk = self._workerd.recv(1 << 20)
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self._be_alone()
+        self._received += chunk
+        for verb, name, *rest in unpack(self._received):
+            if verb == "signal":
+                if child := self._by_name.get(name):
+                    child.signal(*rest)
+            else:
+                self._to_say += self._start(verb, name, *rest)
+
+    def _speak(self) -> None:
+        try:
+            sent = self._workerd.send(self._to_say)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return self._be_alone()
+        del self._to_say[:sent]
+        waits = select.EPOLLOUT if self._to_say else 0
+        self._events.modify(self._workerd, select.EPOLLIN | waits)
+
+    def _be_alone(self) -> None:
+        self._is_alone = True
+        self._events.unregister(self._workerd)
+        self._workerd.close()
+        os.close(self._lock)
+
+    def _start(self, verb: str, name: str, *what: Any) -> bytes:
+        """The answer."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            child = _Child(name, os.open(name + RECORD, flags, 0o600))
+        except FileExistsError:
+            return pack("exists", name)
+        except OSError as error:
+            return pack("refused", name, False, str(error))
+        try:
+            fcntl.flock(child.record, fcntl.LOCK_EX)
+            os.mkdir(name)
+            child.pipe, its_end = os.pipe2(os.O_CLOEXEC)
+            try:
+                began_ms = now_ms()
+                child.pid = (self._fork if verb == "copy" else self._spawn)(name, its_end, *what)
+            finally:
+                os.close(its_end)
+                os.fchdir(self._folder)
+            os.write(child.record, b"%d %d %d\n" % (child.pid, began_ms, now_ms()))
+        except (OSError, _CannotStart) as error:
+            if child.pid:  # nobody could find it
+                child.signal(signal.SIGKILL)
+                os.waitpid(child.pid, 0)
+            child.close()
+            with suppress(OSError):
+                os.rmdir(name)
+            os.unlink(name + RECORD)
+            return pack("refused", name, isinstance(error, _CannotStart), str(error))
+        os.set_blocking(child.pipe, False)
+        self._events.register(child.pipe, select.EPOLLIN)
+        self._children[child.pid] = self._by_name[name] = self._by_pipe[child.pipe] = child
+        return pack("started", name)
+
+    def _spawn(self, name: str, output: int, argv: tuple[str, ...], env: dict[str, str]) -> int:
+        environment = self._environment | {os.fsencode(k): os.fsencode(v) for k, v in env.items()}
+        os.chdir(name)
+        path = _executable(argv[0], os.fsdecode(environment.get(b"PATH", os.fsencode(os.defpath))))
+        actions = [(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
+        try:
+            return os.posix_spawn(
+                path, argv, environment, file_actions=actions, setsid=True, setsigdef=_IGNORED
+            )
+        except ValueError as error:
+            raise _CannotStart(str(error)) from error
+        except OSError as error:
+            if error.errno in _USERS:
+                raise _CannotStart(os.strerror(error.errno)) from error
+            raise
+
+    def _fork(self, name: str, output: int, env: dict[str, str]) -> int:
+        """A localizer without the start of another interpreter, which would take ten times as long."""
+        if pid := os.fork():
+            return pid
+        code = 1
+        try:
+            os.setsid()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.chdir(name)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            with open(1, "w", closefd=False) as sys.stdout:  # The one of before has seen another file.
+                code = localizer.main(env)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(code)
+
+    def _reap(self) -> None:
+        while self._children:
+            died = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if died is None:
+                return
+            child = self._children.pop(died.si_pid)
+            # Nothing of it runs on. As long as it was not waited for, its number is not given again.
+            child.signal(signal.SIGKILL)
+            code = os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
+            code = code if code >= 0 else 128 - code
+            ended_ms = now_ms()
+            if child.pipe >= 0:
+                with suppress(BlockingIOError):
+                    for _ in range(_PIPES_BYTES // _CHUNK):  # What has left the session may print for ever.
+                        if not child.keep():
+                            break
+                self._no_more(child)
+            with suppress(OSError):  # as good as killed: without the line nobody knows
+                os.write(child.record, b"exit %d %d\n" % (code, ended_ms))
+            child.close()
+            del self._by_name[child.name]
+            if not self._is_alone:
+                self._to_say += pack("ended", child.name, code)
+
+    def _no_more(self, child: _Child) -> None:
+        self._events.unregister(child.pipe)
+        del self._by_pipe[child.pipe]
+        os.close(child.pipe)
+        child.pipe = -1
+
+
+_USERS = {
+    *(errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.E2BIG),
+    *(errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ETXTBSY),
+}
+"""What an execve says of the command that was asked for. All else is the machine's affair."""
+_IGNORED = [signal.SIGPIPE, signal.SIGXFSZ]
+"""By Python; and what is ignored would be inherited."""
+
+
+def _executable(program: str, path: str) -> str:
+    """Where it is, found as a shell would find it."""
+    if "/" in program:
+        return program
+    for folder in path.split(os.pathsep):
+        candidate = f"{folder or '.'}/{program}"
+        if os.access(candidate, os.X_OK) and not os.path.isdir(candidate):
+            return candidate
+    raise _CannotStart("not found in PATH")
+
+
+def main(folder: str, workerd: str, lock: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for descriptor in (int(workerd), int(lock)):
+        os.set_inheritable(descriptor, False)
+    Keeper(folder, socket.socket(fileno=int(workerd)), int(lock)).run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
