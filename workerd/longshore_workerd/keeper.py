@@ -1,20 +1,20 @@
 """Starts the processes of the process runtime, outlives workerd, and writes down how each one ended.
 
 Standard library and localizer.py only. Workerd starts it once, as `python -I -S keeper.py FOLDER SOCKET
-LOCK` (two descriptors), with the environment that commands inherit. Of each container it keeps in FOLDER
+LOCK` (two descriptors), with the environment that commands inherit. Its FOLDER is its own. Each container
+has a number there while it is not removed, which workerd gives:
 
-    <name>.record   "<pid> <ms> <ms>": it was started between these times of CLOCK_BOOTTIME;
-                    then "exit <code> <ms>". Locked (flock) for as long as the keeper looks after it.
-    <name>.output   standard output and error, if there was any
-    <name>/         where the command starts
+    records      lines of equal length, that of container N the Nth; see `Record`. Locked (flock) for as
+                 long as the keeper lives.
+    <N>/         where the command starts. Used again when it was left as it was found.
+    <N>.output   standard output and error, if there was any
 
-and through SOCKET it is told, and says, as `pack` has it:
+Through SOCKET it is told, and says, as `pack` has it:
 
-    ("start", name, argv, env)        ("started", name), ("exists", name): there is such a record, or
-                                      ("refused", name, whether the user is to blame, why)
-    ("copy", name, env)               the same for a localizer, which is this very process, forked
-    ("signal", name, number)          for the whole session of that container
-                                      ("ended", name, code), once the rest of its output is in the file
+    ("start", N, name, argv, env)     ("started", N) or ("refused", N, whether the user is to blame, why)
+    ("copy", N, name, env)            the same for a localizer, which is this very process, forked
+    ("signal", N, number)             for the whole session of that container
+                                      ("ended", N, code), once the rest of its output is in the file
 
 When workerd is gone, LOCK is let go: from then on nothing is started. What runs is looked after to its
 end, and so long the keeper lives. It is itself looked after by nobody: what runs without it is stopped by
@@ -46,7 +46,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-RECORD, OUTPUT = ".record", ".output"
+RECORDS, OUTPUT = "records", ".output"
+RECORD_BYTES = 256
+MODE = 0o700
+"""Of the folder where a command starts."""
 
 _LENGTH = struct.Struct(">I")
 _CHUNK = 1 << 16
@@ -76,6 +79,38 @@ def now_ms() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
+class Record:
+    """What is written of a container. (No dataclass: they take long to import.)"""
+
+    __slots__ = ("began_ms", "begun_ms", "ended_ms", "exit_code", "name", "pid")
+
+    def __init__(
+        self, name: str, pid: int, began_ms: int, begun_ms: int, exit_code: int = -1, ended_ms: int = 0
+    ) -> None:
+        """``pid`` leads the session. By CLOCK_BOOTTIME it was started between ``began_ms`` and ``begun_ms``:
+        together a name that is never given twice. ``exit_code`` -1: it has not ended."""
+        self.name = name
+        self.pid = pid
+        self.began_ms = began_ms
+        self.begun_ms = begun_ms
+        self.exit_code = exit_code
+        self.ended_ms = ended_ms
+
+    def line(self) -> bytes:
+        """OSError when it would be too long."""
+        text = f"{self.name} {self.pid} {self.began_ms} {self.begun_ms} {self.exit_code} {self.ended_ms}"
+        line = text.encode().ljust(RECORD_BYTES - 1) + b"\n"
+        if len(line) > RECORD_BYTES:
+            raise OSError(errno.ENAMETOOLONG, f"a container cannot be named {self.name!r}")
+        return line
+
+    @classmethod
+    def read(cls, line: bytes) -> Record | None:
+        """None: no container is there."""
+        name, *numbers = line.split() or [b""]
+        return cls(name.decode(), *map(int, numbers)) if len(numbers) == 5 else None
+
+
 class _CannotStart(Exception):
     """What is to be started is not there, or is no program; and why."""
 
@@ -83,11 +118,10 @@ class _CannotStart(Exception):
 class _Child:
     """One container that runs."""
 
-    def __init__(self, name: str, record: int) -> None:
-        self.name = name
+    def __init__(self, number: int, record: Record, pipe: int) -> None:
+        self.number = number
         self.record = record
-        self.pid = 0
-        self.pipe = -1
+        self.pipe = pipe
         """Its output comes from there; -1 after it has closed its end."""
         self.output = -1
         """A file, made when there is something to be kept."""
@@ -101,7 +135,7 @@ class _Child:
         with suppress(OSError):
             if self.output < 0:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-                self.output = os.open(self.name + OUTPUT, flags, 0o600)
+                self.output = os.open(f"{self.number}{OUTPUT}", flags, 0o600)
             left = memoryview(chunk)
             while left:
                 left = left[os.write(self.output, left) :]
@@ -109,26 +143,25 @@ class _Child:
 
     def signal(self, number: int) -> None:
         try:
-            os.killpg(self.pid, number)
+            os.killpg(self.record.pid, number)
         except ProcessLookupError:  # a localizer that is not yet the leader of a session
-            os.kill(self.pid, number)
-
-    def close(self) -> None:
-        for descriptor in (self.pipe, self.output, self.record):
-            if descriptor >= 0:
-                os.close(descriptor)
+            os.kill(self.record.pid, number)
 
 
 class Keeper:
     def __init__(self, folder: str, workerd: socket.socket, lock: int) -> None:
-        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._records = os.open(f"{folder}/{RECORDS}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._records, fcntl.LOCK_EX)
         self._workerd = workerd
         self._lock = lock
         self._is_alone = False
         self._received = bytearray()
         self._to_say = bytearray()
+        self._waits = False
+        """Workerd has to listen before more can be said."""
         self._children: dict[int, _Child] = {}
-        self._by_name: dict[str, _Child] = {}
+        self._by_number: dict[int, _Child] = {}
         self._by_pipe: dict[int, _Child] = {}
         self._environment = dict(os.environb)
         self._events = select.epoll()
@@ -164,12 +197,12 @@ class Keeper:
         if not chunk:
             self._be_alone()
         self._received += chunk
-        for verb, name, *rest in unpack(self._received):
+        for verb, number, *rest in unpack(self._received):
             if verb == "signal":
-                if child := self._by_name.get(name):
+                if child := self._by_number.get(number):
                     child.signal(*rest)
             else:
-                self._to_say += self._start(verb, name, *rest)
+                self._to_say += self._start(verb, number, *rest)
 
     def _speak(self) -> None:
         try:
@@ -179,8 +212,9 @@ class Keeper:
         except OSError:
             return self._be_alone()
         del self._to_say[:sent]
-        waits = select.EPOLLOUT if self._to_say else 0
-        self._events.modify(self._workerd, select.EPOLLIN | waits)
+        if self._waits != bool(self._to_say):
+            self._waits = not self._waits
+            self._events.modify(self._workerd, select.EPOLLIN | (select.EPOLLOUT if self._waits else 0))
 
     def _be_alone(self) -> None:
         self._is_alone = True
@@ -188,43 +222,45 @@ class Keeper:
         self._workerd.close()
         os.close(self._lock)
 
-    def _start(self, verb: str, name: str, *what: Any) -> bytes:
+    def _start(self, verb: str, number: int, name: str, *what: Any) -> bytes:
         """The answer."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        pid = 0
         try:
-            child = _Child(name, os.open(name + RECORD, flags, 0o600))
-        except FileExistsError:
-            return pack("exists", name)
+            pipe, its_end = os.pipe2(os.O_CLOEXEC)
         except OSError as error:
-            return pack("refused", name, False, str(error))
+            return pack("refused", number, False, str(error))
         try:
-            fcntl.flock(child.record, fcntl.LOCK_EX)
-            os.mkdir(name)
-            child.pipe, its_end = os.pipe2(os.O_CLOEXEC)
-            try:
-                began_ms = now_ms()
-                child.pid = (self._fork if verb == "copy" else self._spawn)(name, its_end, *what)
-            finally:
-                os.close(its_end)
-                os.fchdir(self._folder)
-            os.write(child.record, b"%d %d %d\n" % (child.pid, began_ms, now_ms()))
+            self._enter(number)
+            began_ms = now_ms()
+            pid = (self._fork if verb == "copy" else self._spawn)(its_end, *what)
+            child = _Child(number, Record(name, pid, began_ms, now_ms()), pipe)
+            self._write(child)
         except (OSError, _CannotStart) as error:
-            if child.pid:  # nobody could find it
-                child.signal(signal.SIGKILL)
-                os.waitpid(child.pid, 0)
-            child.close()
-            with suppress(OSError):
-                os.rmdir(name)
-            os.unlink(name + RECORD)
-            return pack("refused", name, isinstance(error, _CannotStart), str(error))
-        os.set_blocking(child.pipe, False)
-        self._events.register(child.pipe, select.EPOLLIN)
-        self._children[child.pid] = self._by_name[name] = self._by_pipe[child.pipe] = child
-        return pack("started", name)
+            os.close(pipe)
+            if pid:  # nobody could find it
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            return pack("refused", number, isinstance(error, _CannotStart), str(error))
+        finally:
+            os.close(its_end)
+            os.fchdir(self._folder)
+        os.set_blocking(pipe, False)
+        self._events.register(pipe, select.EPOLLIN)
+        self._children[pid] = self._by_number[number] = self._by_pipe[pipe] = child
+        return pack("started", number)
 
-    def _spawn(self, name: str, output: int, argv: tuple[str, ...], env: dict[str, str]) -> int:
+    def _enter(self, number: int) -> None:
+        try:
+            os.chdir(str(number))
+        except FileNotFoundError:
+            os.mkdir(str(number), MODE)
+            os.chdir(str(number))
+
+    def _write(self, child: _Child) -> None:
+        os.pwrite(self._records, child.record.line(), child.number * RECORD_BYTES)
+
+    def _spawn(self, output: int, argv: tuple[str, ...], env: dict[str, str]) -> int:
         environment = self._environment | {os.fsencode(k): os.fsencode(v) for k, v in env.items()}
-        os.chdir(name)
         path = _executable(argv[0], os.fsdecode(environment.get(b"PATH", os.fsencode(os.defpath))))
         actions = [(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
         try:
@@ -238,7 +274,7 @@ class Keeper:
                 raise _CannotStart(os.strerror(error.errno)) from error
             raise
 
-    def _fork(self, name: str, output: int, env: dict[str, str]) -> int:
+    def _fork(self, output: int, env: dict[str, str]) -> int:
         """A localizer without the start of another interpreter, which would take ten times as long."""
         if pid := os.fork():
             return pid
@@ -247,7 +283,6 @@ class Keeper:
             os.setsid()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            os.chdir(name)
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
@@ -266,21 +301,22 @@ class Keeper:
             child = self._children.pop(died.si_pid)
             # Nothing of it runs on. As long as it was not waited for, its number is not given again.
             child.signal(signal.SIGKILL)
-            code = os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
-            code = code if code >= 0 else 128 - code
-            ended_ms = now_ms()
+            code = os.waitstatus_to_exitcode(os.waitpid(died.si_pid, 0)[1])
+            child.record.exit_code = code if code >= 0 else 128 - code
+            child.record.ended_ms = now_ms()
             if child.pipe >= 0:
                 with suppress(BlockingIOError):
                     for _ in range(_PIPES_BYTES // _CHUNK):  # What has left the session may print for ever.
                         if not child.keep():
                             break
                 self._no_more(child)
+            if child.output >= 0:
+                os.close(child.output)
+            del self._by_number[child.number]
             with suppress(OSError):  # as good as killed: without the line nobody knows
-                os.write(child.record, b"exit %d %d\n" % (code, ended_ms))
-            child.close()
-            del self._by_name[child.name]
+                self._write(child)
             if not self._is_alone:
-                self._to_say += pack("ended", child.name, code)
+                self._to_say += pack("ended", child.number, child.record.exit_code)
 
     def _no_more(self, child: _Child) -> None:
         self._events.unregister(child.pipe)
