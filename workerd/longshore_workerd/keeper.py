@@ -12,7 +12,7 @@ has a number there while it is not removed, which workerd gives:
 Through SOCKET it is told, and says, as `pack` has it:
 
     ("start", N, name, argv, env)     ("started", N) or ("refused", N, whether the user is to blame, why)
-    ("copy", N, name, env)            the same for a localizer, which is this very process, forked
+    ("copy", N, name, env)            the same for a localizer, which is a process that waits for that
     ("signal", N, number)             for the whole session of that container
                                       ("ended", N, code), once the rest of its output is in the file
 
@@ -44,13 +44,15 @@ from longshore_workerd import localizer
 TYPE_CHECKING = False  # As type checkers read it; `typing` itself takes long to import.
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
+    from typing import Any, NoReturn
 
 RECORDS, OUTPUT = "records", ".output"
 RECORD_BYTES = 256
 MODE = 0o700
 """Of the folder where a command starts."""
 
+IDLE = 4
+"""Helpers that wait for work; when more are needed they are made."""
 _LENGTH = struct.Struct(">I")
 _CHUNK = 1 << 16
 _PIPES_BYTES = 1 << 20
@@ -82,10 +84,17 @@ def now_ms() -> int:
 class Record:
     """What is written of a container. (No dataclass: they take long to import.)"""
 
-    __slots__ = ("began_ms", "begun_ms", "ended_ms", "exit_code", "name", "pid")
+    __slots__ = ("began_ms", "begun_ms", "ended_ms", "exit_code", "name", "pid", "since_ms")
 
     def __init__(
-        self, name: str, pid: int, began_ms: int, begun_ms: int, exit_code: int = -1, ended_ms: int = 0
+        self,
+        name: str,
+        pid: int,
+        began_ms: int,
+        begun_ms: int,
+        since_ms: int,
+        exit_code: int = -1,
+        ended_ms: int = 0,
     ) -> None:
         """``pid`` leads the session. By CLOCK_BOOTTIME it was started between ``began_ms`` and ``begun_ms``:
         together a name that is never given twice. ``exit_code`` -1: it has not ended."""
@@ -93,13 +102,15 @@ class Record:
         self.pid = pid
         self.began_ms = began_ms
         self.begun_ms = begun_ms
+        self.since_ms = since_ms
+        """The container has run since then; in a localizer's process others have run before."""
         self.exit_code = exit_code
         self.ended_ms = ended_ms
 
     def line(self) -> bytes:
         """OSError when it would be too long."""
-        text = f"{self.name} {self.pid} {self.began_ms} {self.begun_ms} {self.exit_code} {self.ended_ms}"
-        line = text.encode().ljust(RECORD_BYTES - 1) + b"\n"
+        start = f"{self.name} {self.pid} {self.began_ms} {self.begun_ms} {self.since_ms}"
+        line = f"{start} {self.exit_code} {self.ended_ms}".encode().ljust(RECORD_BYTES - 1) + b"\n"
         if len(line) > RECORD_BYTES:
             raise OSError(errno.ENAMETOOLONG, f"a container cannot be named {self.name!r}")
         return line
@@ -108,21 +119,79 @@ class Record:
     def read(cls, line: bytes) -> Record | None:
         """None: no container is there."""
         name, *numbers = line.split() or [b""]
-        return cls(name.decode(), *map(int, numbers)) if len(numbers) == 5 else None
+        return cls(name.decode(), *map(int, numbers)) if len(numbers) == 6 else None
 
 
 class _CannotStart(Exception):
     """What is to be started is not there, or is no program; and why."""
 
 
+class _Helper:
+    """A process in which one localizer runs after the other; it takes long to make."""
+
+    def __init__(self) -> None:
+        self.began_ms = now_ms()
+        self.socket, its = socket.socketpair()
+        self.pid = os.fork()
+        if not self.pid:
+            self._serve(its)
+        its.close()
+        self.begun_ms = now_ms()
+
+    def give(self, output: int, env: dict[str, str]) -> None:
+        socket.send_fds(self.socket, [b"."], [output])
+        self.socket.sendall(pack(env))
+
+    def answer(self) -> int | None:
+        """The exit code; None: it has died. BlockingIOError: it is still at work."""
+        try:
+            code = self.socket.recv(1, socket.MSG_DONTWAIT)
+        except ConnectionError:
+            code = b""
+        return code[0] if code else None
+
+    def _serve(self, keeper: socket.socket) -> NoReturn:
+        """The whole life of the other process."""
+        code = 1
+        try:
+            os.setsid()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for descriptor in os.listdir("/proc/self/fd"):
+                if int(descriptor) not in (0, 1, 2, keeper.fileno()):
+                    with suppress(OSError):  # the one of the listing
+                        os.close(int(descriptor))
+            silence = os.dup(1)
+            received = bytearray()
+            while (given := socket.recv_fds(keeper, 1, 1))[0]:
+                os.dup2(given[1][0], 1)
+                os.close(given[1][0])
+                while not (messages := list(unpack(received))):
+                    received += keeper.recv(_CHUNK)
+                with open(1, "w", closefd=False) as sys.stdout:
+                    try:
+                        code = localizer.main(messages[0][0])
+                    except Exception as error:
+                        code = 1
+                        print(f"error: {error!r}")
+                os.dup2(silence, 1)
+                keeper.sendall(bytes([code]))
+            code = 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(code)
+
+
 class _Child:
     """One container that runs."""
 
-    def __init__(self, number: int, record: Record, pipe: int) -> None:
+    def __init__(self, number: int, record: Record, pipe: int, helper: _Helper | None) -> None:
         self.number = number
         self.record = record
         self.pipe = pipe
         """Its output comes from there; -1 after it has closed its end."""
+        self.helper = helper
         self.output = -1
         """A file, made when there is something to be kept."""
 
@@ -144,7 +213,7 @@ class _Child:
     def signal(self, number: int) -> None:
         try:
             os.killpg(self.record.pid, number)
-        except ProcessLookupError:  # a localizer that is not yet the leader of a session
+        except ProcessLookupError:  # a helper that is not yet the leader of a session
             os.kill(self.record.pid, number)
 
 
@@ -163,6 +232,8 @@ class Keeper:
         self._children: dict[int, _Child] = {}
         self._by_number: dict[int, _Child] = {}
         self._by_pipe: dict[int, _Child] = {}
+        self._by_helper: dict[int, _Child] = {}
+        self._idle: list[_Helper] = []
         self._environment = dict(os.environb)
         self._events = select.epoll()
         self._deaths, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -177,22 +248,33 @@ class Keeper:
         os.fchdir(self._folder)
         while self._children or not self._is_alone:
             for descriptor, what in self._events.poll():
-                if descriptor == self._deaths:
-                    os.read(self._deaths, _CHUNK)
-                elif child := self._by_pipe.get(descriptor):
-                    with suppress(BlockingIOError):
-                        if not child.keep():
-                            self._no_more(child)
-                elif not self._is_alone and what & ~select.EPOLLOUT:
-                    self._listen()
+                with suppress(BlockingIOError):  # that of one which has gone, and its number is another's now
+                    self._see(descriptor, what)
             self._reap()
             if self._to_say and not self._is_alone:
                 self._speak()
 
+    def _see(self, descriptor: int, what: int) -> None:
+        """Something can be read there."""
+        if descriptor == self._deaths:
+            os.read(self._deaths, _CHUNK)
+        elif child := self._by_pipe.get(descriptor):
+            if not child.keep():
+                self._no_more(child)
+        elif child := self._by_helper.get(descriptor):
+            assert child.helper is not None
+            if (code := child.helper.answer()) is None:
+                self._events.unregister(descriptor)  # `_reap` sees to the rest
+            else:
+                self._dismiss(child.helper)
+                self._end(child, code)
+        elif not self._is_alone and descriptor == self._workerd.fileno() and what & ~select.EPOLLOUT:
+            self._listen()
+
     def _listen(self) -> None:
         try:
             chunk = self._workerd.recv(1 << 20)
-        except OSError:
+        except ConnectionError:
             chunk = b""
         if not chunk:
             self._be_alone()
@@ -209,7 +291,7 @@ class Keeper:
             sent = self._workerd.send(self._to_say)
         except BlockingIOError:
             sent = 0
-        except OSError:
+        except ConnectionError:
             return self._be_alone()
         del self._to_say[:sent]
         if self._waits != bool(self._to_say):
@@ -224,99 +306,111 @@ class Keeper:
 
     def _start(self, verb: str, number: int, name: str, *what: Any) -> bytes:
         """The answer."""
-        pid = 0
         try:
             pipe, its_end = os.pipe2(os.O_CLOEXEC)
         except OSError as error:
             return pack("refused", number, False, str(error))
         try:
-            self._enter(number)
-            began_ms = now_ms()
-            pid = (self._fork if verb == "copy" else self._spawn)(its_end, *what)
-            child = _Child(number, Record(name, pid, began_ms, now_ms()), pipe)
-            self._write(child)
+            if verb == "copy":
+                child = self._copy(number, name, pipe, its_end, *what)
+            else:
+                child = self._spawn(number, name, pipe, its_end, *what)
         except (OSError, _CannotStart) as error:
             os.close(pipe)
-            if pid:  # nobody could find it
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
             return pack("refused", number, isinstance(error, _CannotStart), str(error))
         finally:
             os.close(its_end)
-            os.fchdir(self._folder)
         os.set_blocking(pipe, False)
         self._events.register(pipe, select.EPOLLIN)
-        self._children[pid] = self._by_number[number] = self._by_pipe[pipe] = child
+        self._children[child.record.pid] = self._by_number[number] = self._by_pipe[pipe] = child
         return pack("started", number)
-
-    def _enter(self, number: int) -> None:
-        try:
-            os.chdir(str(number))
-        except FileNotFoundError:
-            os.mkdir(str(number), MODE)
-            os.chdir(str(number))
 
     def _write(self, child: _Child) -> None:
         os.pwrite(self._records, child.record.line(), child.number * RECORD_BYTES)
 
-    def _spawn(self, output: int, argv: tuple[str, ...], env: dict[str, str]) -> int:
+    def _spawn(
+        self, number: int, name: str, pipe: int, output: int, argv: tuple[str, ...], env: dict[str, str]
+    ) -> _Child:
         environment = self._environment | {os.fsencode(k): os.fsencode(v) for k, v in env.items()}
-        path = _executable(argv[0], os.fsdecode(environment.get(b"PATH", os.fsencode(os.defpath))))
         actions = [(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
+        began_ms = now_ms()
         try:
-            return os.posix_spawn(
-                path, argv, environment, file_actions=actions, setsid=True, setsigdef=_IGNORED
-            )
-        except ValueError as error:
-            raise _CannotStart(str(error)) from error
-        except OSError as error:
-            if error.errno in _USERS:
-                raise _CannotStart(os.strerror(error.errno)) from error
-            raise
-
-    def _fork(self, output: int, env: dict[str, str]) -> int:
-        """A localizer without the start of another interpreter, which would take ten times as long."""
-        if pid := os.fork():
-            return pid
-        code = 1
-        try:
-            os.setsid()
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            os.dup2(output, 1)
-            os.dup2(output, 2)
-            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-            with open(1, "w", closefd=False) as sys.stdout:  # The one of before has seen another file.
-                code = localizer.main(env)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
+            _enter(number)
+            path = _executable(argv[0], os.fsdecode(environment.get(b"PATH", os.fsencode(os.defpath))))
+            pid = _execute(path, argv, environment, actions)
         finally:
-            os._exit(code)
+            os.fchdir(self._folder)
+        begun_ms = now_ms()
+        child = _Child(number, Record(name, pid, began_ms, begun_ms, begun_ms), pipe, None)
+        try:
+            self._write(child)
+        except OSError:  # nobody could find it
+            child.signal(signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        return child
+
+    def _copy(self, number: int, name: str, pipe: int, output: int, env: dict[str, str]) -> _Child:
+        helper = self._idle.pop() if self._idle else _Helper()
+        child = _Child(
+            number, Record(name, helper.pid, helper.began_ms, helper.begun_ms, now_ms()), pipe, helper
+        )
+        try:
+            self._write(child)
+            helper.give(output, env)
+        except OSError:
+            helper.socket.close()
+            raise
+        self._events.register(helper.socket, select.EPOLLIN)
+        self._by_helper[helper.socket.fileno()] = child
+        return child
+
+    def _dismiss(self, helper: _Helper) -> None:
+        """It has done its work. Some are kept for the next."""
+        self._events.unregister(helper.socket)
+        del self._by_helper[helper.socket.fileno()]
+        if len(self._idle) < IDLE:
+            self._idle.append(helper)
+        else:
+            helper.socket.close()
 
     def _reap(self) -> None:
-        while self._children:
-            died = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        while True:
+            try:
+                died = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
             if died is None:
                 return
-            child = self._children.pop(died.si_pid)
-            # Nothing of it runs on. As long as it was not waited for, its number is not given again.
-            child.signal(signal.SIGKILL)
+            child = self._children.get(died.si_pid)
+            if child is not None:
+                # Nothing of it runs on. As long as it was not waited for, its number is not given again.
+                child.signal(signal.SIGKILL)
             code = os.waitstatus_to_exitcode(os.waitpid(died.si_pid, 0)[1])
-            child.record.exit_code = code if code >= 0 else 128 - code
-            child.record.ended_ms = now_ms()
-            if child.pipe >= 0:
-                with suppress(BlockingIOError):
-                    for _ in range(_PIPES_BYTES // _CHUNK):  # What has left the session may print for ever.
-                        if not child.keep():
-                            break
-                self._no_more(child)
-            if child.output >= 0:
-                os.close(child.output)
-            del self._by_number[child.number]
-            with suppress(OSError):  # as good as killed: without the line nobody knows
-                self._write(child)
-            if not self._is_alone:
-                self._to_say += pack("ended", child.number, child.record.exit_code)
+            if child is None:
+                self._idle = [helper for helper in self._idle if helper.pid != died.si_pid]
+                continue
+            if child.helper is not None:
+                del self._by_helper[child.helper.socket.fileno()]
+                child.helper.socket.close()
+            self._end(child, code if code >= 0 else 128 - code)
+
+    def _end(self, child: _Child, exit_code: int) -> None:
+        child.record.exit_code = exit_code
+        child.record.ended_ms = now_ms()
+        if child.pipe >= 0:
+            with suppress(BlockingIOError):
+                for _ in range(_PIPES_BYTES // _CHUNK):  # What has left the session may print for ever.
+                    if not child.keep():
+                        break
+            self._no_more(child)
+        if child.output >= 0:
+            os.close(child.output)
+        del self._children[child.record.pid], self._by_number[child.number]
+        with suppress(OSError):  # as good as killed: without the line nobody knows
+            self._write(child)
+        if not self._is_alone:
+            self._to_say += pack("ended", child.number, exit_code)
 
     def _no_more(self, child: _Child) -> None:
         self._events.unregister(child.pipe)
@@ -332,6 +426,30 @@ _USERS = {
 """What an execve says of the command that was asked for. All else is the machine's affair."""
 _IGNORED = [signal.SIGPIPE, signal.SIGXFSZ]
 """By Python; and what is ignored would be inherited."""
+
+
+def _enter(number: int) -> None:
+    try:
+        os.chdir(str(number))
+    except FileNotFoundError:
+        os.mkdir(str(number), MODE)
+        os.chdir(str(number))
+
+
+def _execute(
+    path: str,
+    argv: tuple[str, ...],
+    environment: dict[bytes, bytes],
+    actions: list[tuple[int, int, int]],
+) -> int:
+    try:
+        return os.posix_spawn(path, argv, environment, file_actions=actions, setsid=True, setsigdef=_IGNORED)
+    except ValueError as error:
+        raise _CannotStart(str(error)) from error
+    except OSError as error:
+        if error.errno in _USERS:
+            raise _CannotStart(os.strerror(error.errno)) from error
+        raise
 
 
 def _executable(program: str, path: str) -> str:

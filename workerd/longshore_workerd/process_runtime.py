@@ -265,7 +265,7 @@ class ProcessRuntime:
         """Our keeper does not. When nobody does it is stopped."""
         record, kept = process.place.record()
         if record is not None and record.exit_code >= 0:
-            self._finish(process, Exit(record.exit_code, ran_ms=max(0, record.ended_ms - record.begun_ms)))
+            self._finish(process, Exit(record.exit_code, ran_ms=max(0, record.ended_ms - record.since_ms)))
         elif not kept:
             if record is not None:
                 keepers.stop(record, signal.SIGKILL)

@@ -6,6 +6,7 @@ import asyncio
 import doctest
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -15,9 +16,9 @@ from secrets import token_hex
 
 import pytest
 from integration.docker.machine import Machine, MemorySink
-from longshore_workerd import process_runtime
+from longshore_workerd import containers, keeper, keepers, localizer, process_runtime
 from longshore_workerd.process_runtime import ProcessRuntime
-from longshore_workerd.runtime import Container, ContainerId, ErrorKind, Exit, RuntimeRefused
+from longshore_workerd.runtime import Container, ContainerId, EngineAway, ErrorKind, Exit, RuntimeRefused
 
 
 @pytest.fixture
@@ -56,9 +57,11 @@ asyncio.run(main(*json.loads(sys.argv[1])))
 async def test_ten_processes_of_a_killed_workerd_are_adopted(machine: Machine, tmp_path: Path) -> None:
     attempts = [token_hex(16) for _ in range(10)]
     told = json.dumps([str(tmp_path / "state"), str(machine.io), attempts])
+    await machine.runtime.close()
     workerd = await asyncio.create_subprocess_exec(sys.executable, "-c", STARTER, told)
     assert await workerd.wait() == -signal.SIGKILL
 
+    await machine.runtime.open()
     found = await machine.runtime.list()
     assert {each.id.attempt_id for each in found if each.running} == set(attempts)
     sinks = {each.id: MemorySink() for each in found}
@@ -75,14 +78,99 @@ async def test_ten_processes_of_a_killed_workerd_are_adopted(machine: Machine, t
         assert sinks[id].content == b"%d\nend\n" % n
 
 
-async def test_a_killed_shell_takes_its_command_along_and_the_end_is_unknown(machine: Machine) -> None:
-    spec = machine.spec("bash", "-c", "echo $PPID >/io/shell; while :; do echo >>/io/beats; sleep 0.02; done")
-    await machine.start(spec)
-    os.kill(int(await machine.appears("shell")), signal.SIGKILL)
-    assert not (await machine.runtime.wait(spec.id)).known
-    beats = (machine.io / "beats").stat().st_size
+def keeper_of(pid: int) -> int:
+    """The parent of a command's process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+async def is_over(machine: Machine, file: str) -> bool:
+    """Nothing writes to this file of /io any more."""
+    size = (machine.io / file).stat().st_size
     await asyncio.sleep(0.3)
-    assert (machine.io / "beats").stat().st_size == beats
+    return (machine.io / file).stat().st_size == size
+
+
+BEATS = "echo $$ >/io/pid; while :; do echo >>/io/beats; sleep 0.02; done"
+
+
+async def test_a_killed_keeper_takes_its_commands_along_and_their_end_is_unknown(machine: Machine) -> None:
+    spec = machine.spec("bash", "-c", BEATS)
+    await machine.start(spec)
+    os.kill(keeper_of(int(await machine.appears("pid"))), signal.SIGKILL)
+    assert not (await machine.runtime.wait(spec.id)).known
+    assert await is_over(machine, "beats")
+    assert await machine.bash("exit 3") == (Exit(3), b""), "another keeper goes on"
+    await machine.runtime.remove(spec.id)
+    assert await machine.runtime.list() == []
+
+
+async def test_what_was_asked_of_a_keeper_that_is_killed_is_not_started_a_second_time(
+    machine: Machine,
+) -> None:
+    first = machine.spec("bash", "-c", BEATS)
+    await machine.start(first)
+    keeper_pid = keeper_of(int(await machine.appears("pid")))
+    os.kill(keeper_pid, signal.SIGSTOP)
+    spec = machine.spec("bash", "-c", "echo ran >>/io/runs")
+    asked = asyncio.create_task(machine.start(spec))
+    await asyncio.sleep(0)
+    os.kill(keeper_pid, signal.SIGKILL)
+    await asked
+    assert not (await machine.runtime.wait(spec.id)).known
+    assert not (machine.io / "runs").exists()
+
+
+async def test_a_keeper_killed_with_its_workerd_leaves_nothing_running(machine: Machine) -> None:
+    spec = machine.spec("bash", "-c", BEATS)
+    await machine.start(spec)
+    pid = int(await machine.appears("pid"))
+    await machine.runtime.close()
+    os.kill(keeper_of(pid), signal.SIGKILL)
+    await machine.restart()
+    assert [found.running for found in await machine.runtime.list()] == [False]
+    await machine.runtime.adopt(spec.id, MemorySink())
+    assert not (await machine.runtime.wait(spec.id)).known
+    assert await is_over(machine, "beats")
+
+
+async def test_a_process_that_no_keeper_had_time_to_write_down_is_stopped(
+    machine: Machine, tmp_path: Path
+) -> None:
+    folder = tmp_path / "state" / "7" / "0"
+    folder.mkdir(parents=True)
+    with subprocess.Popen(["sleep", "1000"], cwd=folder) as stray:
+        await machine.restart()
+        assert stray.wait(30) == -signal.SIGKILL
+    assert await machine.runtime.list() == []
+
+
+async def test_a_keeper_ends_with_the_last_of_what_a_gone_workerd_has_started(machine: Machine) -> None:
+    spec = machine.spec("bash", "-c", "echo $$ >/io/pid; until [ -e /io/go ]; do sleep 0.02; done")
+    await machine.start(spec)
+    pidfd = os.pidfd_open(keeper_of(int(await machine.appears("pid"))))
+    await machine.restart()
+    (machine.io / "go").touch()
+    await asyncio.wait_for(asyncio.to_thread(select.select, [pidfd], [], []), 30)
+    os.close(pidfd)
+    assert [(found.id, found.running) for found in await machine.runtime.list()] == [(spec.id, False)]
+
+
+async def test_a_keeper_that_may_still_start_something_is_waited_for(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = machine.spec("bash", "-c", BEATS)
+    await machine.start(spec)
+    keeper_pid = keeper_of(int(await machine.appears("pid")))
+    os.kill(keeper_pid, signal.SIGSTOP)
+    await machine.runtime.close()
+    with monkeypatch.context() as hasty:
+        hasty.setattr(keepers, "LOCK_WITHIN_S", 0.1)
+        with pytest.raises(EngineAway, match="keeper"):
+            await machine.runtime.open()
+    opening = asyncio.create_task(machine.runtime.open())
+    os.kill(keeper_pid, signal.SIGCONT)
+    await opening
+    assert [(found.id, found.running) for found in await machine.runtime.list()] == [(spec.id, True)]
 
 
 async def test_a_stray_name_among_the_processes_is_left_alone(machine: Machine, tmp_path: Path) -> None:
@@ -90,40 +178,88 @@ async def test_a_stray_name_among_the_processes_is_left_alone(machine: Machine, 
         (tmp_path / "state" / name).mkdir()
     spec = machine.spec("sleep", "1000")
     await machine.start(spec)
+    await machine.restart()
     assert [found.id for found in await machine.runtime.list()] == [spec.id]
 
 
 async def test_a_process_that_cannot_be_looked_at_leaves_no_open_file(
-    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = machine.spec("bash", "-c", "echo up >/io/up; sleep 1000")
     await machine.start(spec)
     await machine.appears("up")
+    await machine.restart()
+    await machine.runtime.adopt(spec.id, MemorySink())
 
     def gone(pid: int) -> str:
         raise ProcessLookupError(pid)
 
     with monkeypatch.context() as blind:
         open_files = len(os.listdir("/proc/self/fd"))
-        blind.setattr(process_runtime, "_stat", gone)
-        assert [found.running for found in await machine.runtime.list()] == [False]
+        blind.setattr(keepers, "_stat", gone)
+        await machine.runtime.stop(spec.id, grace_s=0)
         assert len(os.listdir("/proc/self/fd")) == open_files
+    assert [found.running for found in await machine.runtime.list()] == [True]
 
 
 async def test_another_process_of_the_same_number_is_not_taken_for_ours(
     machine: Machine, tmp_path: Path
 ) -> None:
     id = ContainerId(token_hex(16), Container.MAIN)
-    folder = tmp_path / "state" / f"{id.attempt_id}-main"
+    folder = tmp_path / "state" / "7"
     folder.mkdir()
-    fields = Path(f"/proc/{os.getpid()}/stat").read_text().rpartition(")")
-    numbers = fields[2].split()
-    numbers[19] = str(int(numbers[19]) - 1)
-    (folder / "record").write_text(f"{fields[0]}) {' '.join(numbers)}\n")
-    assert [found.running for found in await machine.runtime.list()] == [False]
-    await machine.runtime.adopt(id, MemorySink())
-    assert not (await machine.runtime.wait(id)).known
-    await machine.runtime.remove(id)
+    with subprocess.Popen(["sleep", "1000"], start_new_session=True) as other:
+        before_ms = keeper.now_ms() - 1000
+        record = keeper.Record(f"{id.attempt_id}-main", other.pid, before_ms, before_ms, before_ms)
+        (folder / "records").write_bytes(record.line())
+        await machine.restart()
+        assert [(found.id, found.running) for found in await machine.runtime.list()] == [(id, False)]
+        await machine.runtime.adopt(id, MemorySink())
+        assert not (await machine.runtime.wait(id)).known
+        await machine.runtime.remove(id)
+        assert other.poll() is None
+        other.kill()
+    assert await machine.runtime.list() == []
+
+
+async def test_a_command_starts_in_an_empty_folder_of_its_own(machine: Machine) -> None:
+    folders = set()
+    for script in ("touch a b", "mkdir c; touch c/d; chmod 0 c", "chmod 500 .", "true"):
+        _, output = await machine.bash("stat -c %a .; ls -A; pwd >>/io/places; " + script)
+        assert output == b"700\n"
+        folders |= set((machine.io / "places").read_text().split())
+    at_once = await asyncio.gather(*(machine.bash("pwd; sleep 0.2") for _ in range(3)))
+    assert len({output for _, output in at_once}) == 3
+    assert len(folders) == 1, "it is used again when it was cleared"
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def test_localizers_run_one_after_the_other_in_one_process_which_can_be_stopped(
+    machine: Machine, tmp_path: Path
+) -> None:
+    (tmp_path / "source").write_text("cargo")
+    for n in range(3):
+        ended, output = await machine.localize("input", [(f"{tmp_path}/source", f"/io/{n}")])
+        assert (ended, output) == (Exit(0), f"{tmp_path}/source -> /io/{n}: 5 bytes\n".encode())
+    spec = machine.spec("bash", "-c", BEATS)
+    await machine.start(spec)
+    keeper_pid = keeper_of(command := int(await machine.appears("pid")))
+    (helper,) = {*children_of(keeper_pid)} - {command}
+    os.kill(helper, signal.SIGSTOP)
+    stopped = machine.spec(
+        localizer.COMMAND,
+        env={localizer.DIRECTION: "input", **containers.told([(f"{tmp_path}/source", "/io/late")])},
+    )
+    await machine.start(stopped)
+    assert [found.running for found in await machine.runtime.list()] == [True, True]
+    await machine.runtime.stop(stopped.id, grace_s=0)
+    assert await machine.runtime.wait(stopped.id) == Exit(137)
+    ended, _ = await machine.localize("input", [(f"{tmp_path}/source", "/io/again")])
+    assert ended == Exit(0)
+    assert sorted(path.name for path in machine.io.iterdir()) == ["0", "1", "2", "again", "beats", "pid"]
 
 
 async def test_a_command_does_not_see_workerds_secrets(
@@ -132,6 +268,7 @@ async def test_a_command_does_not_see_workerds_secrets(
     monkeypatch.setenv("LONGSHORE_TOKEN", "secret")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    await machine.restart()
     _, output = await machine.run("env", env={"MINE": "yes"})
     assert b"secret" not in output
     assert b"LC_ALL=C.UTF-8" in output
@@ -154,7 +291,7 @@ async def test_what_the_log_has_is_not_kept_twice(machine: Machine, tmp_path: Pa
     async with asyncio.timeout(30):
         while sink.size < 40_000_000:
             await asyncio.sleep(0.05)
-    output = tmp_path / "state" / f"{spec.id.attempt_id}-main" / "output"
+    (output,) = (tmp_path / "state").glob("*/*.output")
     assert output.stat().st_size == 40_000_000
     assert output.stat().st_blocks * 512 < 17_000_000
 
