@@ -51,7 +51,7 @@ RECORD_BYTES = 256
 MODE = 0o700
 """Of the folder where a command starts."""
 
-IDLE = 4
+IDLE = 16
 """Helpers that wait for work; when more are needed they are made."""
 _LENGTH = struct.Struct(">I")
 _CHUNK = 1 << 16
