@@ -109,11 +109,11 @@ def medians(figures: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, with that of its children, dead or alive."""
+    """User and system time of a process, with that of its children, dead or alive, and of their dead ones."""
     total = 0.0
     for process in (pid, *_children(pid)):
         values = _stat(process)
-        total += sum(map(int, values[11:15] if process == pid else values[11:13])) / _TICK if values else 0
+        total += sum(map(int, values[11:15])) / _TICK if values else 0
     return total
 
 

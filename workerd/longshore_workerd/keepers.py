@@ -142,6 +142,7 @@ class Keeper(asyncio.Protocol):
         self._gone.set()
         if self._transport is not None:
             self._transport = None
+            os.kill(self._pid, signal.SIGKILL)  # Whatever has happened, it must not start more.
             os.waitpid(self._pid, 0)
             stop_all_in(self._folder)
             self._lost()
