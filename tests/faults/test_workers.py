@@ -105,6 +105,48 @@ def test_killed_at_random_moments_a_worker_adopts_its_containers(
         assert attempt.main_ms >= s * 1000 - 50, f"it ran {s} s and was billed for {attempt.main_ms} ms"
 
 
+def test_killed_at_random_moments_a_worker_adopts_its_processes(
+    tmp_path: Path, rng: random.Random, times: int
+) -> None:
+    out, starts = tmp_path / "out", tmp_path / "starts"
+    seconds = [rng.randint(1, 6 * times) for _ in range(10)]
+    with running(Cluster(tmp_path)) as cluster, cluster.client() as client:
+        worker = cluster.worker("w1", cores=6, runtime="process")
+        worker.start()
+        builder = client.create_batch()
+        for job_id, s in enumerate(seconds, 1):
+            command = ["bash", "-c", f"echo $LONGSHORE_ATTEMPT_ID >>{starts}; {lines(job_id, s)}"]
+            builder.create_job(None, command, output_files=[("/io/mark", f"{out}/{job_id}")])
+        batch = builder.submit()
+        for _ in range(KILLS * times):
+            time.sleep(rng.uniform(0, 1.5))
+            worker.kill()
+            worker.start()
+        assert batch.wait(timeout=120).state == "success", [job.status() for job in batch.jobs()]
+        until(lambda: not kept(worker))
+        logs = [job.log().text() for job in batch.jobs()]
+        cluster.controller.end()
+        history = History(cluster)
+    history.check()
+    lost = [attempt for some in history.attempts.values() for attempt in some[:-1]]
+    assert all(attempt.reason is EndReason.LOST for attempt in lost)
+    attempts = [some[-1] for some in history.attempts.values()]
+    assert all(attempt.reason is EndReason.COMPLETED for attempt in attempts)
+    assert sorted(starts.read_text().split()) == sorted(a.attempt_id for a in attempts)
+    assert logs == ["".join(f"{i}\n" for i in range(1, 10 * s + 1)) for s in seconds]
+    marks = [(out / str(job_id)).read_text() for job_id in range(1, 11)]
+    assert marks == [f"start {job_id}\nstop\n" for job_id in range(1, 11)]
+    for attempt, s in zip(attempts, seconds, strict=True):
+        assert attempt.main_ms is not None
+        assert attempt.main_ms >= s * 1000 - 50, f"it ran {s} s and was billed for {attempt.main_ms} ms"
+
+
+def kept(worker: Worker) -> list[str]:
+    """What its keepers have written of containers that were not removed."""
+    records = (worker.folder / "processes").glob("*/records")
+    return [line for file in records for line in file.read_text().splitlines() if line.strip(" \0")]
+
+
 def of_worker(client: docker.DockerClient, worker: str) -> list[object]:
     found: list[object] = client.api.containers(all=True, filters={"label": f"longshore.worker={worker}"})
     return found
