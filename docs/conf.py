@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 from longshore import __version__
-from longshore.cli.verbs import cli
+
+sys.path.insert(0, str(Path(__file__).parent))
+from command_reference import text as command_reference
 
 project = "Longshore"
 copyright = "the Longshore authors"
@@ -26,34 +25,20 @@ html_title = "Longshore"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 python_use_unqualified_type_names = True
-napoleon_google_docstring = False
+default_role = "py:obj"
+
+_commands = Path(__file__).parent / "generated" / "commands.md"
+_commands.parent.mkdir(exist_ok=True)
+_commands.write_text(command_reference())
+
+_MADE_BY_USERS = {"Pipeline", "LocalBackend", "BatchBackend", "Client", "AsyncClient", "JobSpec"}
 
 
-def _commands(group: click.Group, words: list[str]) -> Iterator[list[str]]:
-    """The words of every command below a group."""
-    context = click.Context(group)
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        assert command is not None
-        if not command.hidden:
-            yield [*words, name]
-        if isinstance(command, click.Group):
-            yield from _commands(command, [*words, name])
+def _signature(_: Any, what: str, name: str, *__: Any) -> tuple[str, None] | None:
+    """What nobody makes himself is shown without the arguments that it is made with."""
+    shown = what not in ("class", "exception") or name.rpartition(".")[2] in _MADE_BY_USERS
+    return None if shown else ("", None)
 
 
-def _help(words: list[str]) -> str:
-    asked = [sys.executable, "-m", "longshore.cli", *words, "--help"]
-    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
-    return subprocess.run(asked, env=environment, check=True, capture_output=True, text=True).stdout
-
-
-def _write_command_reference(page: Path) -> None:
-    page.parent.mkdir(exist_ok=True)
-    sections = [
-        f"## longshore {' '.join(words)}\n\n```text\n{_help(words).rstrip()}\n```\n"
-        for words in _commands(cli, [])
-    ]
-    page.write_text("\n".join(sections))
-
-
-_write_command_reference(Path(__file__).parent / "generated" / "commands.md")
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-signature", _signature)

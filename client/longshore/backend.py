@@ -29,11 +29,10 @@ from .units import BYTES_PER_CORE, reserved_mcpu
 class BatchBackend:
     """Runs pipelines at a service, and lets a billing project pay.
 
-    Parameters
-    ----------
-    billing_project : its name.
-    endpoint, token : the service; see `Client`.
-    remote_tmpdir : a folder for intermediate files; the service's own if none is given.
+    :param billing_project: its name.
+    :param endpoint: the service; see `Client`.
+    :param token: what to show it; see `Client`.
+    :param remote_tmpdir: a folder for intermediate files; the service's own if none is given.
 
     Besides `dry_run`, `verbose` and `delete_scratch_on_exit`, ``Pipeline.run`` takes here:
 

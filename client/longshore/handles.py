@@ -318,7 +318,8 @@ class Batch(AnyBatch):
         Only those that match `query`: terms with spaces between. A word occurs in the name, in any
         case; a number is also the id; ``state:failure,error`` is one of these states (also ``bad``,
         ``live``, ``done``); ``-term`` does not match. With `states` only those in one of them, e.g.
-        ``states=['Failure', 'Error']``. Raises UsageError for a query that cannot be read.
+        ``states=['Failure', 'Error']``. Raises UsageError for a query that cannot be read, and for any of
+        a run on this machine: only a service can search.
 
         >>> for job in batch.jobs('state:failure'):
         ...     print(job.id, job.last_status.name, job.log().tail(1))

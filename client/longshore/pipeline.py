@@ -191,7 +191,9 @@ class Task(Mentionable):
         return self
 
     def image(self, image: str) -> Self:
-        """Run in this Docker image instead of the service's default one.
+        """Run in this Docker image, which must contain bash.
+
+        Without it a task runs in the service's default image; on a `LocalBackend` in your own shell.
 
         >>> _ = Pipeline().new_task().image('python:3.11')
         """
@@ -210,6 +212,8 @@ class Task(Mentionable):
 
     def memory(self, memory: Amount) -> Self:
         """Ask for memory: ``'3.75G'`` (10^9), ``'4Gi'`` (2^30); a bare number is gigabytes.
+
+        More than 3.75 GB for each core reserves, and costs, the cores that come with it.
 
         >>> Pipeline().new_task().memory('4 GB')
         Traceback (most recent call last):
@@ -248,7 +252,7 @@ class Task(Mentionable):
         return self
 
     def timeout(self, seconds: float) -> Self:
-        """End in Error, reason ``timed out``, when the commands run longer than this.
+        """End in Error, reason ``timed out``, when the commands run longer than these seconds.
 
         >>> _ = Pipeline().new_task().timeout(3600)
         """
@@ -256,7 +260,7 @@ class Task(Mentionable):
         return self
 
     def retries(self, n: int) -> Self:
-        """Try again up to `n` times after a Failure or Error of the task's own.
+        """Try again up to `n` times after a Failure or Error of the task's own; a lost machine is none.
 
         >>> _ = Pipeline().new_task().retries(2)
         """
@@ -338,14 +342,14 @@ class Pipeline(Mentionable):
     >>> _ = b.command(f'tr a-z A-Z < {a.words} > {b.loud}')
     >>> p.write_output(b.loud, 'loud.txt')
 
-    Parameters
-    ----------
-    name : the batch's attribute `name`.
-    backend : where it runs, e.g. ``BatchBackend('my-project')``; without one it runs on this machine,
-        on a `LocalBackend`.
-    attributes : str to str, shown and searched for.
-    default_image, default_cpu, default_memory, default_storage, default_timeout
-        Given to each new task through its setters; a later setter wins.
+    :param name: the batch's attribute ``name``.
+    :param backend: where it runs, e.g. ``BatchBackend('my-project')``; without one it runs on this
+        machine, on a `LocalBackend`.
+    :param attributes: str to str, shown with it; ``name`` is refused.
+    :param default_image: given to each new task through its setter, as are ``default_cpu``,
+        ``default_memory``, ``default_storage`` and ``default_timeout``; a later setter wins.
+
+    Raises UsageError for a default that no task could have.
     """
 
     _count = 0
@@ -405,7 +409,7 @@ class Pipeline(Mentionable):
         return dict(self._attributes)
 
     def new_task(self, name: str | None = None, attributes: Mapping[str, str] | None = None) -> Task:
-        """Add a task. Names need not be unique.
+        """Add a task. Names need not be unique. Attributes, str to str, are shown with it.
 
         >>> p = Pipeline(name='hello')
         >>> p.new_task(name='say', attributes={'stage': 'first'})
@@ -416,11 +420,11 @@ class Pipeline(Mentionable):
         return task
 
     def read_input(self, path: str | PathLike[str], extension: str | None = None) -> InputResourceFile:
-        """A file from outside: a path of this machine or a ``gs://`` URL. It need not exist yet.
+        """A file from outside: a path of this machine. It need not exist yet.
 
-        A relative path counts from the directory in which `run` is called. With wildcards (``*``,
-        ``?``, ``[…]``) it is a directory of what matches. With `extension` the file's name ends so
-        wherever a command sees it.
+        A relative path counts from the directory in which `run` is called; ``~`` means nothing. With
+        wildcards (``*``, ``?``, ``[…]``) it is a directory of what matches. With `extension` the file's
+        name ends so wherever a command sees it.
 
         >>> p = Pipeline()
         >>> words = p.read_input('my words', extension='.txt')
@@ -514,14 +518,14 @@ class Pipeline(Mentionable):
     ) -> Batch | None:
         """Run the tasks on the backend; may be called again, for another run.
 
-        Parameters
-        ----------
-        dry_run : print what would run and run nothing.
-        verbose : print what runs.
-        delete_scratch_on_exit : remove intermediate files in the end.
-        backend_options : see the backend: `BatchBackend`, `LocalBackend`.
+        :param dry_run: print what would run and run nothing.
+        :param verbose: print what runs.
+        :param delete_scratch_on_exit: remove intermediate files in the end.
+        :param backend_options: see the backend: `BatchBackend`, `LocalBackend`.
 
-        Returns the batch's handle; None after a dry run.
+        Returns the batch's handle; None after a dry run. Raises BatchFailedError when the batch does not
+        succeed, and UsageError, before anything runs, for tasks that depend on each other in a circle
+        and for an option that the backend does not know.
 
         >>> p = Pipeline(name='hello')
         >>> t = p.new_task(name='say').command('echo hello')

@@ -1,37 +1,99 @@
-"""The programs in the documentation run as they stand."""
+"""The documentation is true: its programs run as they stand, and its reference names everything."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
 
+import longshore
 import pytest
+from documented import find
+from embedded import running
+from longshore.cli.verbs import VERBS
 from repository import ROOT
 
-PROGRAM = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-"""What only says ``py`` needs a service, and is shown alone."""
+PROGRAM = re.compile(r"^```(python|py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+"""What says ``py`` needs a service; in the quickstart it is a piece of a program, and shown alone."""
+
+NAMED = re.compile(r"^\.\. auto(?:class|exception):: (\w+)$", re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["index.md", "quickstart.md", "tutorial.md"])
-def test_the_programs_of_a_page_run_one_after_another(
-    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def run_programs(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *kinds: str) -> None:
+    """All programs of these kinds on a page, one after another, as they are typed into one interpreter."""
     text = (ROOT / "docs" / page).read_text()
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(folder)
     names: dict[str, object] = {}
     for program in PROGRAM.finditer(text):
-        line = text.count("\n", 0, program.start(1))
-        exec(compile("\n" * line + program[1], page, "exec"), names)
+        if program[1] in kinds:
+            line = text.count("\n", 0, program.start(2))
+            exec(compile("\n" * line + program[2], page, "exec"), names)
     assert names
 
 
-def test_the_tutorial_leaves_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    test_the_programs_of_a_page_run_one_after_another("tutorial.md", tmp_path, monkeypatch)
-    files = {path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()}
-    assert files["count.txt"].strip() == "10"
+@pytest.mark.parametrize("page", ["index.md", "quickstart.md"])
+def test_the_programs_of_a_page_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_programs(page, tmp_path, monkeypatch, "python")
+
+
+def test_the_tutorial_runs_and_leaves_what_it_says(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path_factory.mktemp("up")
+    with running(home, "--runtime", "process", "--cores", "2"):
+        find(monkeypatch, str(home))
+        run_programs("tutorial.md", tmp_path, monkeypatch, "python", "py")
+    files = {
+        str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*") if path.is_file()
+    }
+    assert files["count.txt"].strip() == files["copies/count"].strip() == "10"
+    assert files["parts/part.ab"].split() == [str(n) for n in range(6, 11)]
     assert files["merged.txt"].split() == [str(n) for n in range(31)]
+    assert "2 tide" in files["words.txt"] and files["copy of poem.txt"] == files["poem"]
     assert files["copied.bed"] == "the bed\n"
     assert files["copied.bim"] == files["only.bim"] == "the bim\n"
     assert files["elsewhere.txt"] == "fine\n"
     assert files["work.log"] == "half done\n"
     assert files["swept.txt"] == "swept\n"
+    assert files["out.txt"] == "a\nb\n"
+    assert any(name.startswith("scratch/") for name in files)
+
+
+def test_the_tutorial_stands_program_by_program(tmp_path: Path) -> None:
+    """Each can be copied out of the page, below the imports that the page begins with."""
+    text = (ROOT / "docs" / "tutorial.md").read_text()
+    first, *rest = (program[2] for program in PROGRAM.finditer(text))
+    for i, program in enumerate(rest):
+        (tmp_path / f"{i}.py").write_text(first + program)
+    checked = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821", str(tmp_path)],
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_reference_of_the_api_names_everything_public() -> None:
+    named = NAMED.findall((ROOT / "docs" / "api.md").read_text())
+    assert sorted(set(longshore.__all__) - set(named)) == []
+    assert len(named) == len(set(named))
+
+
+def test_the_tutorial_shows_every_method_of_pipelines_and_their_handles() -> None:
+    text = (ROOT / "docs" / "tutorial.md").read_text()
+    for shown in (longshore.Pipeline, longshore.Task, longshore.Batch, longshore.Job):
+        for name in vars(shown):
+            if not name.startswith("_") and name not in ("name", "batch", "id"):
+                assert re.search(rf"\b{name}\b", text), f"{shown.__name__}.{name}"
+
+
+def test_the_reference_of_the_command_line_has_every_verb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    page = import_module("command_reference").text()
+    for verbs in VERBS.values():
+        for verb in verbs:
+            assert f"\n### longshore {verb}\n" in page
+    for shared in ("--endpoint", "--profile", "last~1", "Usage: longshore config set"):
+        assert shared in page

@@ -80,14 +80,13 @@ class LocalBackend:
     >>> batch.status().state, batch.job(1).log().text()
     ('success', 'hello world\\n')
 
-    Parameters
-    ----------
-    tmp_dir : where intermediate files and the folders of tasks lie; the system's own if none is given.
-    cores : how many there are for tasks; by default all that this program may use. A task that asks
-        for more runs alone.
-    link_inputs : False
-        Give tasks hard links of their input files instead of copies, where `tmp_dir` is on the same
-        file system. It saves time and space, and a command that changes its input changes your file.
+    :param tmp_dir: where intermediate files and the folders of tasks lie; the system's own if none is
+        given.
+    :param cores: how many there are for tasks; by default all that this program may use. A task that
+        asks for more runs alone.
+    :param link_inputs: give tasks hard links of their input files instead of copies, where `tmp_dir` is
+        on the same file system. It saves time and space, and a command that changes its input changes
+        your file.
 
     ``Pipeline.run`` takes the options that it takes on a `BatchBackend`: `wait`, `open` (a note: there
     is no dashboard without a service), `progress`, `disable_progress_bar` and `check`, which raises
