@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -38,13 +39,27 @@ def test_the_programs_of_a_page_run(page: str, tmp_path: Path, monkeypatch: pyte
     run_programs(page, tmp_path, monkeypatch, "python")
 
 
-def test_the_tutorial_runs_and_leaves_what_it_says(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The folder of a service that runs."""
+    folder = tmp_path_factory.mktemp("up")
+    with running(folder, "--runtime", "process", "--cores", "2"):
+        yield str(folder)
+
+
+def test_the_programs_of_the_readme_run_at_a_service(
+    home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = tmp_path_factory.mktemp("up")
-    with running(home, "--runtime", "process", "--cores", "2"):
-        find(monkeypatch, str(home))
-        run_programs("tutorial.md", tmp_path, monkeypatch, "python", "py")
+    find(monkeypatch, home)
+    run_programs("../README.md", tmp_path, monkeypatch, "python")
+    assert (tmp_path / "numbers.txt").read_text().split() == [str(n) for n in range(31)]
+
+
+def test_the_tutorial_runs_and_leaves_what_it_says(
+    home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find(monkeypatch, home)
+    run_programs("tutorial.md", tmp_path, monkeypatch, "python", "py")
     files = {
         str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*") if path.is_file()
     }
