@@ -99,7 +99,8 @@ def detaching(batch: Batch) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         print(detached(batch), file=sys.stderr, flush=True)
-        raise KeyboardInterrupt from None  # Where in gRPC it was waiting is nobody's business.
+        # Where in gRPC it was waiting is nobody's business.
+        raise KeyboardInterrupt from None
 
 
 def detached(batch: Batch) -> str:

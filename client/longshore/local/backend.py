@@ -274,7 +274,8 @@ def _run_and_wait(run: LocalRun, batch: Batch, progress: TalkingProgress) -> Non
                 except (KeyboardInterrupt, _Signalled):
                     run.kill()
             if isinstance(error, KeyboardInterrupt):
-                raise KeyboardInterrupt from None  # Where it was waiting is nobody's business.
+                # Where it was waiting is nobody's business.
+                raise KeyboardInterrupt from None
             raise
 
 
