@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 def command() -> None:
     """Show and change settings and profiles.
 
-    A setting comes from a flag, else from the environment (LONGSHORE_ENDPOINT, LONGSHORE_BILLING_PROJECT,
-    LONGSHORE_PROFILE), else from .longshore.toml of this folder, else from the profile.
+    A setting comes from a flag, else from the environment (LONGSHORE_ENDPOINT, LONGSHORE_BILLING_PROJECT),
+    else from the profile that --profile or LONGSHORE_PROFILE names, else from .longshore.toml of this
+    folder, else from the profile of `longshore config use`.
     """
 
 
