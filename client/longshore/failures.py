@@ -255,6 +255,8 @@ def _hint(job: JobStatus) -> str:
         return "give it more time: .timeout(seconds)"
     if "out of disk" in reason:
         return "ask for more: .storage(…)"
+    if reason.endswith(("does not exist", "matches nothing")):
+        return "its commands did not write it" if reason.startswith("/io/") else "is this input's path right?"
     return _BY_EXIT_CODE.get(job.exit_code or 0, "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import signal
 import stat
@@ -542,6 +543,23 @@ def test_an_image_without_docker_is_refused_with_what_to_install_or_start(
         p.run()
     assert "pip install 'longshore[docker]'" in refused.value.hint
     assert not (here.parent / "ran").exists()
+
+
+def test_a_file_that_is_missing_comes_with_what_to_look_at(backend: hp.LocalBackend, here: Path) -> None:
+    p = hp.Pipeline(backend=backend)
+    forgets = p.new_task()
+    p.write_output(forgets.command(f": {forgets.out}").out, "out")
+    p.new_task().command(f"cat {p.read_input('nowhere')}")
+    p.new_task().command(f"cat {p.read_input('*.none')}")
+    with pytest.raises(hp.BatchFailedError) as failure:
+        p.run()
+    lines = [line.strip() for line in str(failure.value).splitlines()]
+    hints = {re.split(" {2,}", lines[i - 1])[2]: line for i, line in enumerate(lines) if "hint: " in line}
+    assert hints == {
+        "/io/out does not exist, exit code 1": "hint: its commands did not write it",
+        f"{here}/nowhere does not exist, exit code 1": "hint: is this input's path right?",
+        f"{here}/*.none matches nothing, exit code 1": "hint: is this input's path right?",
+    }
 
 
 # Going on without waiting, and ending early.
