@@ -559,6 +559,7 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
         return types.Batch(
             batch_id=batch.batch_id,
             billing_project=batch.request.billing_project,
+            cancel_after_n_failures=batch.request.cancel_after_n_failures,
             user=self.user,
             state=state,
             closed=batch.closed,

@@ -72,10 +72,12 @@ class AsyncClient(AnyClient):
         name: str | None = None,
         billing_project: str | None = None,
         token: str | None = None,
+        cancel_after_n_failures: int | None = None,
     ) -> AsyncBatchBuilder:
         """A batch to add jobs to; see `Client.create_batch`. Asks nothing."""
         project = self._billing_project if billing_project is None else billing_project
-        return AsyncBatchBuilder(self, Draft.of(project, attributes, name, token))
+        draft = Draft.of(project, attributes, name, token, cancel_after_n_failures)
+        return AsyncBatchBuilder(self, draft)
 
     async def get_batch(self, batch_id: int) -> AsyncBatch:
         """The handle of a batch. Raises NotFound."""

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from .checks import check_attributes, check_bool, check_retries, check_text
+from .checks import check_attributes, check_bool, check_count, check_retries, check_text
 from .errors import Unavailable, UsageError, WrongType
 from .handles import AnyBatch, AnyJob, Batch, Job
 from .status import JobSpec
@@ -26,6 +26,7 @@ class Draft(NamedTuple):
     billing_project: str
     attributes: Mapping[str, str]
     token: str | None
+    cancel_after_n_failures: int
 
     @classmethod
     def of(
@@ -34,6 +35,7 @@ class Draft(NamedTuple):
         attributes: Mapping[str, str] | None,
         name: str | None,
         token: str | None,
+        cancel_after_n_failures: int | None,
     ) -> Draft:
         if not billing_project:
             raise UsageError("a batch needs a billing project", hint="Client('my-project')")
@@ -42,7 +44,10 @@ class Draft(NamedTuple):
             whole["name"] = check_text("name", name)
         if token is not None:
             token = check_text("token", token)
-        return cls(check_text("billing_project", billing_project), whole, token)
+        most = 0
+        if cancel_after_n_failures is not None:
+            most = check_count("cancel_after_n_failures", cancel_after_n_failures)
+        return cls(check_text("billing_project", billing_project), whole, token, most)
 
 
 class AnyBuilder(ABC, Generic[AJob]):
@@ -149,11 +154,7 @@ class AnyBuilder(ABC, Generic[AJob]):
         if self._batch._id is not None:
             return
         batch_id, runs = await self._calls.create(
-            self._request_id,
-            self._draft.billing_project,
-            self._draft.attributes,
-            self._jobs,
-            keep=self._draft.token is not None,
+            self._request_id, self._draft, self._jobs, keep=self._draft.token is not None
         )
         try:
             if not runs:

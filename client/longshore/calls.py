@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import grpc
 from longshore_api.v1 import auth_service_pb2, batch_service_pb2
@@ -34,6 +34,9 @@ from .status import (
     Session,
 )
 from .transport import Stream, Transport
+
+if TYPE_CHECKING:
+    from .builder import Draft
 
 Value = TypeVar("Value")
 
@@ -125,8 +128,7 @@ class Calls:
     async def create(
         self,
         request_id: str,
-        billing_project: str,
-        attributes: Mapping[str, str],
+        draft: Draft,
         jobs: Sequence[JobSpec],
         *,
         keep: bool,
@@ -136,7 +138,11 @@ class Calls:
         ``keep``: whoever interrupts this will ask for the same batch again.
         """
         request = batch_service_pb2.CreateBatchRequest(
-            request_id=request_id, billing_project=billing_project, n_jobs=len(jobs), attributes=attributes
+            request_id=request_id,
+            billing_project=draft.billing_project,
+            n_jobs=len(jobs),
+            attributes=draft.attributes,
+            cancel_after_n_failures=draft.cancel_after_n_failures,
         )
         if 0 < len(jobs) <= _BUNCH_JOBS:
             bunch = next(_bunches(0, jobs, 0))

@@ -110,6 +110,15 @@ def check_retries(n: object) -> int:
     return n
 
 
+def check_count(what: str, n: object) -> int:
+    """A whole number from 1 to 10,000,000."""
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise WrongType(f"{what}({n!r}) must be a whole number, e.g. 10")
+    if not 1 <= n <= 10_000_000:
+        raise UsageError(f"{what}({n!r}) must be between 1 and 10,000,000; without it: never")
+    return n
+
+
 def check_bool(what: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise WrongType(f"{what}({value!r}) must be True or False")

@@ -105,9 +105,11 @@ class Client(AnyClient):
         name: str | None = None,
         billing_project: str | None = None,
         token: str | None = None,
+        cancel_after_n_failures: int | None = None,
     ) -> BatchBuilder:
         """A batch to add jobs to; the service hears of it at `submit`.
 
+        The batch is cancelled as soon as `cancel_after_n_failures` of its jobs have failed; None: never.
         `token` makes it the same batch whoever submits it: give the same one to repeat a submission
         in another process. Without it a random one is made.
 
@@ -115,7 +117,7 @@ class Client(AnyClient):
         <BatchBuilder of 0 jobs>
         """
         project = self._billing_project if billing_project is None else billing_project
-        return BatchBuilder(self, Draft.of(project, attributes, name, token))
+        return BatchBuilder(self, Draft.of(project, attributes, name, token, cancel_after_n_failures))
 
     def get_batch(self, batch_id: int) -> Batch:
         """The handle of a batch. Raises NotFound.

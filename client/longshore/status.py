@@ -239,6 +239,8 @@ class BatchStatus(_Priced):
     cancelled_at: datetime | None
     cancelled_by: str
     cancel_reason: str
+    cancel_after_n_failures: int = 0
+    """As it was asked for; 0: never."""
 
     @property
     def name(self) -> str:

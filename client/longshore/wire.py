@@ -125,6 +125,7 @@ def batch_status(message: types_pb2.Batch) -> BatchStatus:
         cancelled_at=_at(message.cancelled_at_ms) if message.HasField("cancelled_at_ms") else None,
         cancelled_by=message.cancelled_by,
         cancel_reason=message.cancel_reason,
+        cancel_after_n_failures=message.cancel_after_n_failures,
     )
 
 

@@ -35,6 +35,8 @@ class BatchCreated:
     n_jobs: int
     attributes: dict[str, str]
     at_ms: int
+    cancel_after_n_failures: int = 0
+    """0: never."""
     bunch: StagedJobs | None = field(default=None, compare=False, repr=False)
 
 

@@ -88,6 +88,7 @@ class CreateBatch:
     request_sha256: bytes
     n_jobs: int
     attributes: dict[str, str] = field(default_factory=dict)
+    cancel_after_n_failures: int = 0
 
 
 class Reactor:
@@ -154,7 +155,7 @@ class Reactor:
         self._emit(
             ev.BatchCreated(
                 batch_id, request.user, request.billing_project, request.request_id, request.request_sha256,
-                request.n_jobs, request.attributes, now, jobs,
+                request.n_jobs, request.attributes, now, request.cancel_after_n_failures, jobs,
             )
         )  # fmt: skip
         if jobs is not None:
@@ -390,6 +391,10 @@ class Reactor:
                 judged.state, judged.exit_code, judged.reason, now, report.containers,
             )
         )  # fmt: skip
+        most = batch.cancel_after_n_failures
+        if most and batch.n_failed >= most:
+            why = f"{batch.n_failed} job{'s' * (batch.n_failed > 1)} failed"
+            self.on_cancel(batch.batch_id, f"cancel_after_n_failures={most}", why, now)
         if attempt.worker_id in self._sessions:
             self._record_worker(attempt.worker_id, now)
 

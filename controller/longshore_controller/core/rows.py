@@ -40,6 +40,7 @@ class BatchRow(NamedTuple):
     cancelled_by: str
     cancel_reason: str
     deleted_at_ms: int | None
+    cancel_after_n_failures: int = 0
 
 
 class JobRow(NamedTuple):

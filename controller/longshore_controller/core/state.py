@@ -106,6 +106,8 @@ class Batch:
     msec_mcpu: int = 0
     """Of completed jobs, with all their attempts; so is the cost."""
     cost_nanousd: int = 0
+    cancel_after_n_failures: int = 0
+    """0: never."""
     columns: JobColumns | None = None
     counts: list[int] = field(default_factory=lambda: [0] * 8)
     """Jobs by state; index is the JobState."""
@@ -122,6 +124,10 @@ class Batch:
         return sum(self.counts[JobState.SUCCESS :])
 
     @property
+    def n_failed(self) -> int:
+        return self.counts[JobState.FAILURE] + self.counts[JobState.ERROR]
+
+    @property
     def is_complete(self) -> bool:
         """Every job is in a final state (and BatchCompleted is due)."""
         return self.closed_at_ms is not None and self.n_complete == self.n_jobs
@@ -135,8 +141,7 @@ class Batch:
         return not self.cancelled or (self.columns is not None and self.columns.always_run(job_id))
 
     def row(self, completed_at_ms: int | None = None) -> BatchRow:
-        c = self.counts
-        failed = c[JobState.FAILURE] + c[JobState.ERROR]
+        c, failed = self.counts, self.n_failed
         state = batch_state(
             closed=self.closed_at_ms is not None, cancelled=self.cancelled, n_jobs=self.n_jobs,
             n_succeeded=c[JobState.SUCCESS], n_failed=failed, n_cancelled=c[JobState.CANCELLED],
@@ -147,7 +152,7 @@ class Batch:
             c[JobState.RUNNING], c[JobState.SUCCESS], failed, c[JobState.CANCELLED],
             self.msec_mcpu, self.cost_nanousd, self.created_at_ms,
             self.closed_at_ms, completed_at_ms, self.cancelled_at_ms, self.cancelled_by, self.cancel_reason,
-            self.deleted_at_ms,
+            self.deleted_at_ms, self.cancel_after_n_failures,
         )  # fmt: skip
 
     def job_row(
@@ -256,6 +261,7 @@ class State:
                 batch = Batch(
                     event.batch_id, event.user, event.billing_project, event.request_id, event.request_sha256,
                     event.attributes, event.n_jobs, event.at_ms,
+                    cancel_after_n_failures=event.cancel_after_n_failures,
                 )  # fmt: skip
                 self.add_batch(batch)
                 self._note(batch)

@@ -202,6 +202,7 @@ class Store(SharedStore):
                 row.batch_id, row.user, row.billing_project, row.request_id, row.request_sha256,
                 row.attributes, row.n_jobs, row.created_at_ms, row.closed_at_ms, row.cancelled_at_ms,
                 row.cancelled_by, row.cancel_reason, row.deleted_at_ms, row.msec_mcpu, row.cost_nanousd,
+                row.cancel_after_n_failures,
             )  # fmt: skip
             state.add_batch(batch)
             if row.closed_at_ms is not None:

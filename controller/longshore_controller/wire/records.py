@@ -194,6 +194,7 @@ def batch_message(row: BatchRow) -> types_pb2.Batch:
         cancelled_at_ms=row.cancelled_at_ms,
         cancelled_by=row.cancelled_by,
         cancel_reason=row.cancel_reason,
+        cancel_after_n_failures=row.cancel_after_n_failures,
     )
 
 

@@ -134,6 +134,7 @@ def create_batch(
         request_sha256=hashlib.sha256(content.SerializeToString(deterministic=True)).digest(),
         n_jobs=request.n_jobs,
         attributes=dict(request.attributes),
+        cancel_after_n_failures=min(request.cancel_after_n_failures, MAX_JOBS + 1),
     )
     return wanted, _jobs(request.jobs, 1, bounds) if request.jobs else None
 

@@ -241,6 +241,33 @@ async def test_a_batch_with_its_jobs_is_one_request_however_often_it_is_sent(ser
     assert await ada.create(3, "once", jobs=jobs) == made[0]
 
 
+async def test_a_batch_is_cancelled_once_so_many_of_its_jobs_have_failed(service: Running) -> None:
+    ada = service.ada
+    jobs = [*[job()] * 5, job(parents=[1]), job(parents=[4], always_run=True)]
+    batch_id = await ada.create(len(jobs), cancel_after_n_failures=2)
+    await ada.add(batch_id, *jobs)
+    await ada.close(batch_id)
+    async with service.worker(cores=4) as workerd:
+        first, second, third, running = sorted(await workerd.assigned(4), key=lambda run: run.job_id)
+        await workerd.run_to_end(first.attempt_id, exit_code=1)
+        fifth = (await workerd.assigned(5))[4]
+        assert (await ada.batch(batch_id)).HasField("cancelled_at_ms") is False
+        await workerd.run_to_end(second.attempt_id)
+        await workerd.run_to_end(third.attempt_id, exit_code=3)
+        await workerd.until(lambda: {running.attempt_id, fifth.attempt_id} <= workerd.revoked)
+        for revoked in (running, fifth):
+            said = ended(revoked.attempt_id)
+            said.reason = types.END_REASON_REVOKED
+            await workerd.report(said)
+        last = (await workerd.assigned(6))[5]
+        assert last.job_id == 7  # always_run: whatever became of the batch
+        await workerd.run_to_end(last.attempt_id)
+        *_, batch = await ada.complete(batch_id)
+    assert (batch.cancelled_by, batch.cancel_reason) == ("cancel_after_n_failures=2", "2 jobs failed")
+    assert (batch.n_failed, batch.n_succeeded, batch.n_cancelled) == (2, 2, 3)
+    assert batch.state == types.BATCH_STATE_FAILURE
+
+
 async def test_requests_at_the_same_time_make_one_batch(service: Running) -> None:
     made = await asyncio.gather(*(service.ada.create(0, "once") for _ in range(20)))
     assert len(set(made)) == 1

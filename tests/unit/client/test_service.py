@@ -336,6 +336,16 @@ def test_a_submission_that_was_refused_or_interrupted_leaves_no_batch(
     assert [each.id for each in client.list_batches()] == [batch.id]
 
 
+@pytest.mark.parametrize("wrong", [0, -1, True, "2", 10_000_001])
+def test_a_batch_is_cancelled_after_some_failures_or_never(client: Client, wrong: Any) -> None:
+    with pytest.raises(hp.UsageError, match="cancel_after_n_failures"):
+        client.create_batch(cancel_after_n_failures=wrong)
+    for asked, said in ((3, 3), (None, 0)):
+        builder = client.create_batch(cancel_after_n_failures=asked)
+        builder.create_job(None, ["true"])
+        assert builder.submit().status().cancel_after_n_failures == said
+
+
 def test_a_few_jobs_are_one_call_and_many_are_several(service: FakeService, client: Client) -> None:
     for n, calls in ((1, ["CreateBatch"]), (1001, ["CreateBatch", "SubmitJobs", "CloseBatch"])):
         service.faults.calls.clear()

@@ -60,6 +60,8 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "containers": CONTAINERS,
     "job_state": st.sampled_from(JobState),
     "exit_code": st.none() | st.integers(-(2**31), 2**31 - 1),
+    "cancel_after_n_failures": st.integers(0, 10_000_001),
+    "bunch": st.none(),
     "columns": st.none(),
 }
 
