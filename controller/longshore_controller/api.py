@@ -34,8 +34,6 @@ from longshore_controller.views import ALIVE_EVERY_S, Views
 from longshore_controller.visible import MAX_ID, Visible, may_concern, read
 from longshore_controller.wire import records, submission
 
-WATCH_EVERY_S = 0.1
-"""Between two snapshots of a batch whose counters change; a new state is told at once."""
 LIST_S = 10.0
 """For looking at names one by one before a list is answered."""
 LOG_PAGE = 500
@@ -246,26 +244,11 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
 
     # -- streams -----------------------------------------------------------------------------------
 
-    async def WatchBatch(
+    def WatchBatch(
         self, request: batch_service_pb2.WatchBatchRequest, context: Context
-    ) -> AsyncIterator[types_pb2.Batch]:
+    ) -> AsyncIterator[Any]:
         submission.check_fields(request)
-        batch_id = request.batch_id
-        with self._feed.follow(batch=batch_id) as following:
-            sent: BatchRow | None = None
-            row = await self._visible.batch_now(batch_id, following)
-            while True:
-                if row != sent:
-                    yield records.batch_message(row)
-                    sent, sent_at = row, time.monotonic()
-                if row.completed_at_ms is not None:
-                    return
-                news = await following.next()
-                row = await self._visible.after(news, row, following)
-                while row != sent and not _tell_at_once(row, sent):
-                    if not (news := await following.next(max(0, sent_at + WATCH_EVERY_S - time.monotonic()))):
-                        break
-                    row = await self._visible.after(news, row, following)
+        return self._views.batch(request.batch_id)
 
     async def WatchEvents(
         self, request: batch_service_pb2.WatchEventsRequest, context: Context
@@ -310,12 +293,12 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
 
     def WatchBatches(
         self, requests: AsyncIterator[batch_service_pb2.BatchesWindow], context: Context
-    ) -> AsyncIterator[batch_service_pb2.BatchesView]:
+    ) -> AsyncIterator[Any]:
         return self._views.batches(submission.batches_window(w) async for w in requests)
 
     def WatchJobs(
         self, requests: AsyncIterator[batch_service_pb2.JobsWindow], context: Context
-    ) -> AsyncIterator[batch_service_pb2.JobsView]:
+    ) -> AsyncIterator[Any]:
         return self._views.jobs(submission.jobs_window(w) async for w in requests)
 
     def WatchJob(
@@ -449,11 +432,4 @@ def _too_long() -> Refusal:
     return Refusal(
         RefusalKind.RESOURCE_EXHAUSTED,
         f"query: looking for words in names took longer than {LIST_S:.0f} s; ask for states or ids",
-    )
-
-
-def _tell_at_once(row: BatchRow, sent: BatchRow | None) -> bool:
-    return sent is None or any(
-        getattr(row, name) != getattr(sent, name)
-        for name in ("state", "closed_at_ms", "completed_at_ms", "cancelled_at_ms")
     )

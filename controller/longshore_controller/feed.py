@@ -39,6 +39,9 @@ class Reset(Enum):
 
 RESET = Reset.RESET
 
+News = list[Committed] | Reset | None
+"""What a follower is told; None: nothing in time."""
+
 Topic = tuple[str, Hashable]
 
 
@@ -55,15 +58,22 @@ class Following:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """End the following; again is nothing."""
         self._leave(self)
 
     async def next(self, timeout_s: float | None = None) -> list[Committed] | Reset | None:
         """Everything since the last look, oldest first; None when nothing came in time."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._arrived.wait()
-        except TimeoutError:
-            return None
+        if timeout_s is None or self._arrived.is_set():  # A timer costs more than the rest.
+            await self._arrived.wait()
+        else:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._arrived.wait()
+            except TimeoutError:
+                return None
         self._arrived.clear()
         news, self._news = self._news, []
         if self._reset:

@@ -188,7 +188,9 @@ class Doorkeeper(aio.ServerInterceptor):
             (True, True): grpc.stream_stream_rpc_method_handler,
         }
         kind: Any = kinds[handler.request_streaming, handler.response_streaming]
-        made: Handler = kind(answer, _deserializer(handler.request_deserializer), handler.response_serializer)
+        made: Handler = kind(
+            answer, _deserializer(handler.request_deserializer), _serializer(handler.response_serializer)
+        )
         return made
 
     async def _call(self, method: str, context: Context, act: Callable[[], Awaitable[Any]]) -> Any:
@@ -254,6 +256,11 @@ def _deserializer(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]
             return _Unreadable(str(error))
 
     return read
+
+
+def _serializer(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """What is told to many is written once: then it is bytes already."""
+    return lambda message: message if isinstance(message, bytes) else serialize(message)
 
 
 async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:

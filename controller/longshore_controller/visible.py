@@ -15,14 +15,13 @@ from longshore_controller.core.model import Refusal, RefusalKind
 from longshore_controller.core.reactor import Reactor
 from longshore_controller.core.rows import BatchRow
 from longshore_controller.engine import Engine
-from longshore_controller.feed import Committed, Following, Reset
+from longshore_controller.feed import Committed, Following, News, Reset
 from longshore_controller.interceptors import caller
 from longshore_controller.store import JobView, Store
 from longshore_controller.wire.submission import MAX_JOBS
 
 P = ParamSpec("P")
 T = TypeVar("T")
-News = list[Committed] | Reset | None
 
 MAX_ID = 2**63 - 1
 """Of what a database can look for."""

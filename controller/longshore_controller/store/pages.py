@@ -104,6 +104,17 @@ class Pages:
                         matching.append(batch_id)
         return mine, matching if query.terms else mine[:]
 
+    def newest_batch_id(self, user: str) -> int:
+        """Of a user's; 0: there is none."""
+        with self._db.reading() as db:
+            found = self._db.rows(
+                db,
+                """SELECT batch_id FROM batch WHERE "user" = ? AND deleted_at_ms IS NULL
+                ORDER BY batch_id DESC LIMIT 1""",
+                user,
+            )
+        return int(found[0][0]) if found else 0
+
     def batches_of(self, user: str, batch_ids: Collection[int]) -> list[BatchRow]:
         """Those of these that are the user's, newest first."""
         query = BATCH.select().where(BATCH.c.batch_id.in_(list(batch_ids)) & (BATCH.c.user == user))

@@ -17,7 +17,7 @@ from longshore_api.v1 import auth_service_pb2 as auth_pb
 from longshore_api.v1 import auth_service_pb2_grpc as auth_grpc
 from longshore_api.v1 import batch_service_pb2 as pb
 from longshore_api.v1 import types_pb2 as types
-from longshore_controller import api, interceptors
+from longshore_controller import interceptors, windows
 
 CODE = grpc.StatusCode
 
@@ -428,12 +428,12 @@ async def test_a_watcher_is_told_what_is_committed_and_each_thing_once(
         assert await asyncio.to_thread(decided.wait, 10)
         watch = service.ada.stream("WatchBatch", pb.WatchBatchRequest(batch_id=batch_id))
         row = asyncio.ensure_future(read(watch))
-        await asyncio.wait([row], timeout=3 * api.WATCH_EVERY_S)
+        await asyncio.wait([row], timeout=3 * windows.BATCH_EVERY_S)
         assert not row.done()
         go_commit.set()
         assert (await row).n_completed == 2
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(read(watch), 4 * api.WATCH_EVERY_S)
+            await asyncio.wait_for(read(watch), 4 * windows.BATCH_EVERY_S)
 
 
 async def test_a_watcher_survives_a_reload(service: Running) -> None:

@@ -15,7 +15,7 @@ from integration.controller.service import PATIENCE_S, Running, User, job
 from longshore_api.v1 import auth_service_pb2, auth_service_pb2_grpc
 from longshore_api.v1 import batch_service_pb2 as pb
 from longshore_api.v1 import types_pb2 as types
-from longshore_controller import views
+from longshore_controller import views, windows
 
 READY, RUNNING, SUCCESS = types.JOB_STATE_READY, types.JOB_STATE_RUNNING, types.JOB_STATE_SUCCESS
 FAILURE, CANCELLED = types.JOB_STATE_FAILURE, types.JOB_STATE_CANCELLED
@@ -129,7 +129,7 @@ async def test_a_page_deep_in_a_filter_is_the_same_from_memory_and_from_the_inde
     batch_id = await service.ada.submit(*specs)
     wanted = [i for i in range(1, 5_001) if i % 3]
     for deep in (10, 1_000_000):
-        monkeypatch.setattr(views, "DEEP", deep)
+        monkeypatch.setattr(windows, "DEEP", deep)
         for first in (11, 2_731, 3_300, len(wanted), 10_000):
             async with jobs(service.ada, batch_id, "state:ready", first=first) as seen:
                 view = await seen.next()
@@ -201,7 +201,7 @@ async def test_a_stream_answers_at_most_four_times_a_second_and_ends_up_with_the
         assert view.batch.state == types.BATCH_STATE_SUCCESS
         assert states(seen) == dict.fromkeys(range(1, 41), SUCCESS)
         # An answer may be late, which brings it nearer to the next.
-        assert len(seen.at) <= (seen.at[-1] - seen.at[0]) / views.EVERY_S + 2
+        assert len(seen.at) <= (seen.at[-1] - seen.at[0]) / windows.EVERY_S + 2
 
 
 async def test_another_window_is_answered_at_once_and_only_the_latest_counts(service: Running) -> None:
