@@ -14,8 +14,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from longshore_api.v1 import batch_service_pb2
-
 from longshore_controller.core.events import BatchDeleted
 from longshore_controller.core.model import STATE_MASK, JobState
 from longshore_controller.core.query import Query
@@ -168,16 +166,16 @@ class Batches:
 
     def _write(self, at: BatchesAt, whole: bool, rows: list[Any], head: Any) -> bytes:
         n_matching, n_newer, n_total = head
-        return batch_service_pb2.BatchesView(
+        return records.batches_view(
+            rows,
             whole=whole,
-            rows=map(records.batch_message, rows),
             first=at.first,
             n_matching=n_matching,
             n_newer=n_newer,
             n_total=n_total,
             anchor_batch_id=at.anchor,
             query=self._text,
-        ).SerializeToString()
+        )
 
     def _update(self, row: BatchRow) -> None:
         if row.deleted_at_ms is not None:
@@ -304,15 +302,15 @@ class Jobs:
 
     def _write(self, at: JobsAt, whole: bool, rows: list[Any], head: Any) -> bytes:
         batch, n_matching, searched_to = head
-        return batch_service_pb2.JobsView(
+        return records.jobs_view(
+            batch,
+            rows,
             whole=whole,
-            rows=map(records.job_message, rows),
             first=at.first,
             n_matching=n_matching,
-            batch=records.batch_message(batch),
             query=self._text,
             n_searched=searched_to,
-        ).SerializeToString()
+        )
 
     async def _select(self) -> _Selection:
         query = self._query

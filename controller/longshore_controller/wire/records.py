@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple, get_args
 
-from longshore_api.v1 import event_pb2, types_pb2
+from longshore_api.v1 import batch_service_pb2, event_pb2, types_pb2
 
 from longshore_controller.core import events as ev
 from longshore_controller.core.model import (
@@ -219,6 +219,17 @@ def job_message(job: JobView) -> types_pb2.Job:
         ended_at_ms=row.ended_at_ms,
         always_run=job.always_run,
     )
+
+
+def batches_view(rows: Iterable[BatchRow], **head: Any) -> bytes:
+    """Rows of a window, and the other fields of the message."""
+    return batch_service_pb2.BatchesView(rows=map(batch_message, rows), **head).SerializeToString()
+
+
+def jobs_view(batch: BatchRow, rows: Iterable[JobView], **head: Any) -> bytes:
+    """Rows of a window, and the other fields of the message."""
+    message = batch_service_pb2.JobsView(batch=batch_message(batch), rows=map(job_message, rows), **head)
+    return message.SerializeToString()
 
 
 def whole_job_message(job: JobView, spec: bytes, attempts: Sequence[AttemptRow]) -> types_pb2.Job:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -16,6 +17,7 @@ from longshore_api.v1 import auth_service_pb2, auth_service_pb2_grpc
 from longshore_api.v1 import batch_service_pb2 as pb
 from longshore_api.v1 import types_pb2 as types
 from longshore_controller import views, windows
+from longshore_controller.wire import records
 
 READY, RUNNING, SUCCESS = types.JOB_STATE_READY, types.JOB_STATE_RUNNING, types.JOB_STATE_SUCCESS
 FAILURE, CANCELLED = types.JOB_STATE_FAILURE, types.JOB_STATE_CANCELLED
@@ -227,6 +229,69 @@ async def test_a_quiet_stream_shows_that_it_is_alive(
             assert (await seen.next()).whole
             for _ in range(2):
                 assert (await seen.next()) == empty
+
+
+async def test_what_many_look_at_is_read_and_written_once(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, written = Counter[str](), Counter[tuple[int, bytes]]()
+    real = {name: getattr(service.store, name) for name in ("jobs_of", "jobs_in", "search_jobs")}
+    for name, look in real.items():
+
+        def counted(*args: Any, look: Any = look, name: str = name, **more: Any) -> Any:
+            read[name] += 1
+            return look(*args, **more)
+
+        monkeypatch.setattr(service.store, name, counted)
+    write = records.job_message
+
+    def job_message(row: Any) -> Any:
+        message = write(row)
+        written[row.row.job_id, message.SerializeToString(deterministic=True)] += 1
+        return message
+
+    batch_id = await service.ada.submit(*[job(name="some") for _ in range(20)])
+    async with AsyncExitStack() as stack:
+        monkeypatch.setattr(records, "job_message", job_message)
+        plain = [await stack.enter_async_context(jobs(service.ada, batch_id)) for _ in range(8)]
+        words = [await stack.enter_async_context(jobs(service.ada, batch_id, "some")) for _ in range(8)]
+        for seen in plain + words:
+            assert (await seen.next()).whole
+        assert read == {"jobs_of": 2, "search_jobs": 1}
+        assert set(written.values()) == {2} and len(written) == 20  # Once for each of the two queries.
+        async with service.worker(cores=1) as worker:
+            await worker.assigned(1)
+            for seen in plain + words:
+                await seen.until(lambda v: states(seen)[1] == RUNNING)  # noqa: B023
+        assert read == {"jobs_of": 2, "search_jobs": 1}
+        assert max(written.values()) == 2
+        by_state = [jobs(service.ada, batch_id, "state:ready", n=5) for _ in range(8)]
+        for seen in [await stack.enter_async_context(each) for each in by_state]:
+            assert (await seen.next()).n_matching == 19
+        assert read["jobs_in"] == 1
+        with pytest.raises(grpc.RpcError):  # Nobody gets in by what somebody else has opened.
+            async with jobs(service.user("bob"), batch_id) as seen:
+                await seen.next()
+
+
+async def test_a_stream_that_nobody_reads_makes_nobody_wait_and_ends_up_with_the_truth(
+    service: Running,
+) -> None:
+    batch_id = await service.ada.submit(*[job(name="n" * 900) for _ in range(500)])
+    async with (
+        jobs(service.ada, batch_id, "-state:cancelled", n=500) as slow,
+        jobs(service.ada, batch_id, "-state:cancelled", n=500) as quick,
+        service.worker(cores=1) as worker,
+    ):
+        done: set[str] = set()
+        for n in range(1, 9):
+            await worker.until(lambda: worker.runs.keys() - done)
+            (attempt_id,) = worker.runs.keys() - done
+            await worker.run_to_end(attempt_id)
+            done.add(attempt_id)
+            await quick.until(lambda v: v.batch.n_succeeded >= n)  # noqa: B023
+        await slow.until(lambda v: v.batch.n_succeeded == 8)
+        assert states(slow) == states(quick)
 
 
 async def test_what_is_somebody_elses_or_deleted_cannot_be_watched(service: Running) -> None:
