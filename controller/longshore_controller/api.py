@@ -252,7 +252,7 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
 
     async def WatchEvents(
         self, request: batch_service_pb2.WatchEventsRequest, context: Context
-    ) -> AsyncIterator[batch_service_pb2.WatchEventsResponse]:
+    ) -> AsyncIterator[Any]:
         submission.check_fields(request)
         batch_id, user = request.batch_id, caller()
         if batch_id:
@@ -285,11 +285,9 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
                 elif news is RESET:
                     behind = True
                 else:
-                    for committed in news:
-                        if committed.seq > seq:
-                            for message in _messages_of(committed, seq):
-                                yield message
-                            seq = committed.seq
+                    for told, written in _messages_of(news, seq):
+                        yield written
+                        seq = told
 
     def WatchBatches(
         self, requests: AsyncIterator[batch_service_pb2.BatchesWindow], context: Context
@@ -405,15 +403,39 @@ class _Mine:
         return row is not None and row.user == self._user
 
 
-def _messages_of(committed: Committed, before: int) -> Iterator[batch_service_pb2.WatchEventsResponse]:
-    """Written once for all who watch, unless it is too long for one message."""
+def _messages_of(news: list[Committed], seq: int) -> Iterator[tuple[int, bytes]]:
+    """News after that number, each with the number that is told with it.
+
+    What was committed while the last message was under way comes in one, so that who is slow, or one of
+    many, is told in fewer messages. Each commit's is written once for all who watch.
+    """
+    parts: list[bytes] = []
+    n_events = 0
+    for committed in news:
+        if committed.seq <= seq:
+            continue
+        if parts and n_events + len(committed.events) > EVENTS_PER_MESSAGE:
+            yield seq, b"".join(parts)
+            parts, n_events = [], 0
+        *pieces, last = _written(committed, seq)
+        for piece in pieces:
+            yield seq, piece
+        parts.append(last)
+        n_events += len(committed.events)
+        seq = committed.seq
+    if parts:
+        # Messages one after another are one: all their events, and the last one's number.
+        yield seq, b"".join(parts)
+
+
+def _written(committed: Committed, before: int) -> list[bytes]:
+    """One commit's events; but for those of very many they are the same whatever came before."""
     if len(committed.events) > EVENTS_PER_MESSAGE:
-        yield from _event_messages(before, committed.seq, committed.events)
-        return
-    if (message := committed.made.get("events")) is None:
-        (message,) = _event_messages(before, committed.seq, committed.events)
-        committed.made["events"] = message
-    yield message
+        return [m.SerializeToString() for m in _event_messages(before, committed.seq, committed.events)]
+    if (messages := committed.made.get("events")) is None:
+        found = _event_messages(before, committed.seq, committed.events)
+        messages = committed.made["events"] = [message.SerializeToString() for message in found]
+    return messages
 
 
 def _event_messages(

@@ -12,6 +12,9 @@ from integration.controller.service import Running, User, job
 from longshore_api.v1 import batch_service_pb2 as pb
 from longshore_api.v1 import types_pb2 as types
 from longshore_controller import api
+from longshore_controller.core.events import BatchDeleted, Event
+from longshore_controller.core.rows import Changes
+from longshore_controller.feed import Committed
 from longshore_controller.wire import records
 
 
@@ -168,3 +171,27 @@ async def test_a_commit_larger_than_a_message_comes_in_pieces(
     while [e.split()[0] for e in follower.events].count("attempt_assigned") < 8:
         await follower.follow("never", 1)
         assert follower.events.count(f"batch_created {batch_id}") == 1
+
+
+def test_commits_that_wait_come_in_one_message_as_far_as_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "EVENTS_PER_MESSAGE", 3)
+    sizes = [1, 2, 1, 4, 1, 1]
+    news, first = [], 1
+    for n in sizes:
+        events: list[Event] = [
+            BatchDeleted(batch_id, "ada", "ada", 1) for batch_id in range(first, first + n)
+        ]
+        first += n
+        news.append(Committed(first - 1, 1, events, Changes()))
+    for before in (0, 1, 3):
+        sent = [(seq, pb.WatchEventsResponse.FromString(m)) for seq, m in api._messages_of(news, before)]
+        assert [(m.seq, len(m.events)) for _, m in sent] == {
+            0: [(3, 3), (4, 1), (4, 3), (8, 1), (10, 2)],
+            1: [(4, 3), (4, 3), (8, 1), (10, 2)],
+            3: [(4, 1), (4, 3), (8, 1), (10, 2)],
+        }[before]
+        assert all(seq == m.seq for seq, m in sent)
+        seen = [event.batch_deleted.batch_id for _, m in sent for event in m.events]
+        assert seen == list(range(before + 1, 11))
+    again = list(api._messages_of(news, 8))
+    assert [m for _, m in again] == [b"".join(news[i].made["events"][0] for i in (4, 5))]
