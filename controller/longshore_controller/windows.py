@@ -20,7 +20,7 @@ from longshore_controller.core.query import Query
 from longshore_controller.core.rows import BatchRow, Changes
 from longshore_controller.feed import RESET, Following, News
 from longshore_controller.shows import Page
-from longshore_controller.store import Found, JobView, Store, item_of
+from longshore_controller.store import DEEP, Found, JobView, Store, item_of
 from longshore_controller.visible import Visible, batch_after, read
 from longshore_controller.wire import records
 
@@ -31,8 +31,6 @@ BATCH_EVERY_S = 0.1
 SEARCH_S = 3.0
 """For looking at names one by one; then the answer says how far it came."""
 
-DEEP = 5_000
-"""Rows that are counted along the index; beyond them memory knows faster which job stands where."""
 BLOCK = 4_096
 
 
@@ -386,7 +384,9 @@ class _InStates:
         self._mask = bytes((state & STATE_MASK) in states for state in range(256))
 
     def page(self, first: int, n: int) -> tuple[int, list[JobView]]:
-        if first > DEEP and (states := self._now(self._batch_id)) is not None:
+        # The counters do not tell failures from errors.
+        far = first > DEEP or (JobState.FAILURE in self._states) != (JobState.ERROR in self._states)
+        if far and (states := self._now(self._batch_id)) is not None:
             n_matching, positions = _ones(states.translate(self._mask), first, n)
             jobs = self._store.jobs_of(self._batch_id, [at + 1 for at in positions])
             # Memory may be a commit ahead of the rows.

@@ -1,11 +1,12 @@
 """The database: the only place where rows are. Everything that knows peewee is in here."""
 
 from longshore_controller.store.dialect import Contradiction, StoreUnavailable
-from longshore_controller.store.pages import Found, JobsPage, item_of
+from longshore_controller.store.pages import DEEP, Found, JobsPage, item_of
 from longshore_controller.store.rows import JobView
 from longshore_controller.store.store import EpochLost, Store, StoreInUse
 
 __all__ = [
+    "DEEP",
     "Contradiction",
     "EpochLost",
     "Found",

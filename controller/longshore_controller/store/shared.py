@@ -46,6 +46,7 @@ class SharedStore(Pages):
         decode_containers: Callable[[bytes], Containers],
     ) -> None:
         """Nothing is opened yet. ValueError says what is wrong with the URL."""
+        super().__init__()
         self._db: Dialect = connect(url)
         self._encode_events = encode_events
         self._decode_events = decode_events

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+from typing import Any
 
+import pytest
 from longshore_controller.core.events import Event
 from longshore_controller.core.model import EndReason, JobState
 from longshore_controller.core.query import parse_for_jobs
-from longshore_controller.store import Store
+from longshore_controller.store import Store, blocks, pages
 from world import LATER, Job, World
 
 
@@ -144,6 +148,45 @@ def test_a_window_of_some_states_is_what_is_there_from_either_end(world: World, 
             assert page is not None and page.n_matching == len(expected)
             assert [job.row.job_id for job in page.jobs] == expected[first : first + 5]
     assert store.jobs_in(batch + 1, wanted[0], 0, 5) is None
+
+
+def test_a_page_far_inside_a_complete_batch_is_found_by_blocks_that_are_counted_once(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.hello(cores=1)
+    batch = world.submit(*[Job(parents=[1] if i in (5, 17) else []) for i in range(1, 31)])
+    world.settle()
+    for job_id, code in ((1, 1), (2, 0), (3, 1), (4, 0), (6, 3), (7, 0), (8, 0)):
+        reason = EndReason.ERROR if code == 3 else EndReason.COMPLETED
+        world.end(world.attempt_of(batch, job_id), code, reason)
+        world.settle()
+    world.cancel(batch)
+    world.settle()
+    for attempt_id in list(world.state.attempts):
+        world.end(attempt_id, 143)
+    world.settle()
+    states = {job.row.job_id: job.row.state for job in store.jobs(batch, limit=100)}
+    done = {JobState.SUCCESS, JobState.FAILURE, JobState.ERROR, JobState.CANCELLED}
+    assert world.batch(batch).completed_at_ms is not None and set(states.values()) == done
+    counted = Counter[str]()
+    real = store._db.rows
+
+    def rows(db: Any, sql: str, *parameters: object) -> Any:
+        counted["blocks" if "GROUP BY" in sql else "count" if "COUNT" in sql else ""] += 1
+        return real(db, sql, *parameters)
+
+    monkeypatch.setattr(store._db, "rows", rows)
+    for module in (blocks, pages):
+        monkeypatch.setattr(module, "BLOCK", 4)
+    monkeypatch.setattr(pages, "DEEP", 0)
+    subsets = [set(some) for n in range(1, 5) for some in combinations(sorted(done), n)]
+    for some in [*subsets, done | {JobState.RUNNING}, {JobState.READY}]:
+        expected = [job_id for job_id, state in states.items() if state in some]
+        for first in range(0, 33, 2):
+            page = store.jobs_in(batch, some, first, 5)
+            assert page is not None and page.n_matching == len(expected)
+            assert [job.row.job_id for job in page.jobs] == expected[first : first + 5], (some, first)
+    assert counted["blocks"] == 1 and not counted["count"]
 
 
 def test_names_are_searched_until_there_is_enough_or_it_takes_too_long(world: World, store: Store) -> None:
