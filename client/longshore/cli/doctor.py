@@ -128,10 +128,12 @@ def _docker(*, needed: bool) -> Finding:
         version = _engine_version(where)
     except (OSError, ValueError, http.client.HTTPException) as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        what = "start the engine, e.g. sudo systemctl start docker, or set DOCKER_HOST"
+        if isinstance(error, PermissionError):
+            what = "let your user in: sudo usermod -aG docker $USER, then log in again"
         return Finding(
             "Docker", "note", f"no engine answers at {where}: {why}; `longshore up` runs plain processes",
-            "start the engine, e.g. sudo systemctl start docker, or set DOCKER_HOST; jobs run without it, "
-            "but are not isolated",
+            f"{what}; jobs run without it, but are not isolated",
         )  # fmt: skip
     return Finding("Docker", "ok", f"engine with API {version} at {where}")
 

@@ -142,9 +142,10 @@ def _choose_runtime(wanted: str, folder: Path, lock: int) -> tuple[str, str]:
     why = making.last_words(3).strip().removeprefix("error: ") or how(code)
     if wanted == "docker":
         raise BatchError(
-            f"Docker cannot be used: {why}", hint="start its engine, or: longshore up --runtime process"
+            f"Docker cannot be used: {why}",
+            hint="longshore doctor says what to do; without Docker: longshore up --runtime process",
         )
-    say(f"Docker cannot be used: {why}")
+    say(f"Docker cannot be used: {why} (what to do: longshore doctor)")
     return "process", isolation
 
 

@@ -338,7 +338,7 @@ def _engine(jobs: list[JobSpec]) -> Engine | None:
     except NoEngine as error:
         raise Unavailable(
             f"{needs}, and {error}",
-            hint="install Docker and start its engine; a task without an image runs in your own shell",
+            hint=f"{error.what_to_do}; a task without an image runs in your own shell",
         ) from None  # What is below it fills a screen with the innards of HTTP, and says the same.
 
 

@@ -76,6 +76,10 @@ class ImageRefused(CannotStart):
 class NoEngine(Exception):
     """No Docker engine answers: where, and why, in words."""
 
+    def __init__(self, message: str, what_to_do: str) -> None:
+        super().__init__(message)
+        self.what_to_do = what_to_do
+
 
 class Engine:
     """The Docker engine that DOCKER_HOST or the usual socket names. May be used by many threads."""
@@ -89,7 +93,12 @@ class Engine:
             self._mcpu = 1000 * int(self._api.info()["NCPU"])
         except (DockerException, OSError) as error:
             where = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
-            raise NoEngine(f"no Docker engine answers at {where}: {_why(error)}") from error
+            cause = _of_the_system(error)
+            why = str(error) if cause is None else cause.strerror
+            what = "install Docker and start its engine"
+            if isinstance(cause, PermissionError):
+                what = "let your user in: sudo usermod -aG docker $USER, then log in again"
+            raise NoEngine(f"no Docker engine answers at {where}: {why}", what) from error
         self._images: dict[str, ImageRefused | None] = {}
         self._pulling: dict[str, threading.Lock] = {}
 
@@ -301,11 +310,11 @@ def _refused(image: str, words: str) -> ImageRefused:
     return ImageRefused(kind, f"image {image!r} {meaning} ({words.strip()})")
 
 
-def _why(error: BaseException) -> str:
-    """What the system said of the connection, which lies below what several libraries say of it."""
+def _of_the_system(error: BaseException) -> OSError | None:
+    """What the system said of the connection; it lies below what several libraries say of it."""
     below: BaseException | None = error
     while below:
         if isinstance(below, OSError) and below.strerror:
-            return below.strerror
+            return below
         below = below.__cause__ or below.__context__
-    return str(error)
+    return None

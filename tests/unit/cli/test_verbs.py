@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -235,6 +236,10 @@ def test_wait_for_several_and_for_less_than_the_end(run: Run, service: FakeServi
     assert all(line.startswith("{") for line in ran.err.splitlines())
 
 
+def forbidden(where: str) -> str:
+    raise PermissionError(errno.EACCES, "Permission denied", where)
+
+
 def test_doctor_says_what_is_there_and_what_to_do(
     run: Run, service: FakeService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -242,6 +247,10 @@ def test_doctor_says_what_is_there_and_what_to_do(
     findings = {each["what"]: each for each in run("doctor", "-o", "json").document["findings"]}
     assert findings["endpoint"]["how"] == findings["token"]["how"] == "ok"
     assert findings["Docker"]["how"] == "note" and "start the engine" in findings["Docker"]["to_do"]
+    with monkeypatch.context() as patch:
+        patch.setattr("longshore.cli.doctor._engine_version", forbidden)
+        findings = {each["what"]: each for each in run("doctor", "-o", "json").document["findings"]}
+    assert "usermod -aG docker" in findings["Docker"]["to_do"]
     monkeypatch.setenv("LONGSHORE_TOKEN", "stolen")
     ran = run("doctor")
     assert ran.code == 4 and b"LONGSHORE_TOKEN" in ran.out

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import runpy
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import textwrap
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -525,6 +527,13 @@ def test_it_refuses_what_cannot_be_before_anything_runs(
     assert not (here.parent / "ran").exists()
 
 
+def raising(error: OSError) -> Callable[..., None]:
+    def refuse(*_: object) -> None:
+        raise error
+
+    return refuse
+
+
 def test_an_image_without_docker_is_refused_with_what_to_install_or_start(
     backend: hp.LocalBackend, monkeypatch: pytest.MonkeyPatch, here: Path
 ) -> None:
@@ -537,6 +546,11 @@ def test_an_image_without_docker_is_refused_with_what_to_install_or_start(
     assert f"{here}/nobody.sock: No such file or directory" in refused.value.message
     assert "start its engine" in refused.value.hint
     assert "urllib3" not in "".join(traceback.format_exception(refused.value))
+    with monkeypatch.context() as patch:
+        patch.setattr(socket.socket, "connect", raising(PermissionError(errno.EACCES, "Permission denied")))
+        with pytest.raises(hp.Unavailable, match="nobody.sock: Permission denied") as refused:
+            p.run()
+    assert "sudo usermod -aG docker" in refused.value.hint
     monkeypatch.delitem(sys.modules, "longshore.local.containers", raising=False)
     monkeypatch.setitem(sys.modules, "docker", None)
     with pytest.raises(hp.Unavailable, match="Python package 'docker' is not installed") as refused:
