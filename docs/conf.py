@@ -15,7 +15,7 @@ project = "Longshore"
 copyright = "the Longshore authors"
 release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["generated"]
 myst_heading_anchors = 3
 

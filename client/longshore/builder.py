@@ -85,15 +85,23 @@ class AnyBuilder(ABC, Generic[AJob]):
     ) -> AJob:
         """Add a job; its handle can be a parent of later ones.
 
-        Parameters
-        ----------
-        image : Docker image; None is the service's default one.
-        command : program and arguments, run without a shell.
-        resources : `cpu`, `memory`, `storage`, in the units of `Task.cpu` and `Task.memory`.
-        parents : jobs of this batch that run before.
-        input_files, output_files : (source, destination) pairs, between absolute paths of the store
-            and paths below ``/io``.
-        always_run, timeout, retries, always_copy_output : as in `Task`.
+        :param image: Docker image; None is the service's default one.
+        :param command: program and arguments, run without a shell.
+        :param name: for people; names need not differ.
+        :param env: environment variables of the command.
+        :param resources: ``cpu``, ``memory``, ``storage``, in the units of `Task.cpu` and `Task.memory`.
+        :param parents: jobs of this batch that run before, or their ids.
+        :param attributes: str to str, shown with it.
+        :param input_files: (source, destination) pairs, from absolute paths of the store to paths below
+            ``/io``, before the command.
+        :param output_files: (source, destination) pairs, from paths below ``/io`` to absolute paths of
+            the store, after the command.
+        :param always_run: see `Task.always_run`.
+        :param timeout: seconds; see `Task.timeout`.
+        :param retries: see `Task.retries`.
+        :param always_copy_output: see `Task.always_copy_output`.
+
+        Raises UsageError for what cannot be, also when the batch is submitted already.
 
         >>> builder = client.create_batch()
         >>> first = builder.create_job('python:3.11', ['python', 'a.py'], resources={'cpu': '500m'})

@@ -21,12 +21,7 @@ from .windows import Window
 class AnyClient:
     """What both clients are made of.
 
-    Parameters
-    ----------
-    billing_project : pays for batches that are created; not needed to look at any.
-    endpoint, token : the service; without them LONGSHORE_ENDPOINT and LONGSHORE_TOKEN, then the
-        service that `longshore up` runs on this machine, also when it has come back elsewhere.
-    retry_s : for how many seconds of trouble in a row a call is repeated.
+    Both take the same arguments; see `Client`.
     """
 
     _transport: type[Transport[Any]]
@@ -46,7 +41,7 @@ class AnyClient:
 
     @property
     def endpoint(self) -> str:
-        """Where the service is: ``host:port``, or ``unix:///path``.
+        """Where the service is, ``host:port`` or ``unix:///path``.
 
         >>> client.endpoint.startswith('127.0.0.1:')
         True
@@ -65,6 +60,13 @@ class Client(AnyClient):
 
     Raises Unavailable or AuthError, with what to do, when no service or no token is known; nothing
     is sent before the first call. Every error of a call is a `BatchError`.
+
+    :param billing_project: pays for batches that are created; not needed to look at any.
+    :param endpoint: the service: ``host:port`` or ``unix:///path``. Without it LONGSHORE_ENDPOINT, then
+        the profile in use, then the service that ``longshore up`` runs on this machine, also when it has
+        come back elsewhere.
+    :param token: what to show it. Without it LONGSHORE_TOKEN, then that of a login.
+    :param retry_s: for how many seconds of trouble in a row a call is repeated.
 
     >>> with hp.Client('my-project') as client:
     ...     builder = client.create_batch(name='hello')
