@@ -227,7 +227,9 @@ class LogReading:
         while not self._has_ended and time.monotonic() < enough:
             if not await self._grown_beyond(size, quiet):
                 return
-            size, quiet = self._logs.size(self._log), NEXT_S
+            before, size, quiet = size, self._logs.size(self._log), NEXT_S
+            if size - before < CHUNK_BYTES:
+                return  # More than it writes just now would have come in one piece.
 
     async def _more_beyond(self, offset: int, follow: bool) -> bool:
         """There are bytes beyond the offset, perhaps after a while."""

@@ -80,6 +80,21 @@ async def test_a_look_at_a_running_job_makes_its_worker_push(service: Running) -
         assert (whole, last.offset, last.incomplete) == (b"ar", 6, True)
 
 
+async def test_a_job_that_never_stops_writing_is_looked_at_at_once(service: Running) -> None:
+    async with service.worker() as workerd:
+        batch_id = await service.ada.submit(job())
+        (attempt,) = [a.attempt_id for a in await workerd.assigned()]
+        await workerd.report(started(attempt))
+        looking = asyncio.create_task(service.ada.whole_log(batch_id, 1, tail_bytes=5))
+        await workerd.until(lambda: workerd.logs_wanted == [attempt])
+        for n in range(200):
+            await workerd.push((attempt, 5 * n, b"more\n"))
+            if looking.done():
+                break
+        assert looking.done()
+        assert (await looking)[0].startswith(b"more\n")
+
+
 async def test_a_follower_of_a_job_that_waits_reads_on_once_it_runs(service: Running) -> None:
     batch_id = await service.ada.submit(job(), job(parents=[1]))
     following = asyncio.create_task(service.ada.whole_log(batch_id, 2, follow=True))
