@@ -210,7 +210,7 @@ class Dashboard(App[None]):
     def badge(self, batch: BatchStatus) -> format.Part | None:
         """What was asked of a batch and is not seen yet."""
         word = self._badges.get(batch.id)
-        return (f"⊘ {word}…", format.WARNING) if word else None
+        return (f"⊘ {word}", format.WARNING) if word else None
 
     def seen(self, batches: Sequence[BatchStatus], whole: BatchesView | None = None) -> None:
         """So it is now with these: what was asked of them may be confirmed."""

@@ -220,9 +220,12 @@ class LogFollow(Follow):
     What came is kept until `take`; of what is not taken in time the beginning is left out.
     """
 
-    def __init__(self, connect: Connect, tell: Tell, log_of: Callable[[Client], Log]) -> None:
+    def __init__(
+        self, connect: Connect, tell: Tell, log_of: Callable[[Client], Log], tail_bytes: int
+    ) -> None:
         super().__init__(connect, tell)
         self._log_of = log_of
+        self._tail_bytes = tail_bytes
         self._offset: int | None = None
         self._pending = bytearray()
 
@@ -237,7 +240,7 @@ class LogFollow(Follow):
 
     def _visit(self, client: Client) -> bool:
         log = self._log_of(client)
-        tail_bytes = TAIL_BYTES if self._offset is None else 0
+        tail_bytes = self._tail_bytes if self._offset is None else 0
         for chunk in log.chunks(self._offset or 0, tail_bytes=tail_bytes, follow=True):
             self._tries = 0
             with self._lock:
@@ -278,8 +281,10 @@ class Feed:
     def follow_job(self, batch_id: int, job_id: int, tell: Tell) -> Follow:
         return self._start(JobFollow(self._connect, tell, batch_id, job_id))
 
-    def follow_log(self, log_of: Callable[[Client], Log], tell: Tell) -> LogFollow:
-        return self._start(LogFollow(self._connect, tell, log_of))
+    def follow_log(
+        self, log_of: Callable[[Client], Log], tell: Tell, *, tail_bytes: int = TAIL_BYTES
+    ) -> LogFollow:
+        return self._start(LogFollow(self._connect, tell, log_of, tail_bytes))
 
     def ask(
         self, question: Callable[[Client], Answer], done: Callable[[Answer | BatchError], object]

@@ -10,6 +10,8 @@ from . import format
 from .model import CONTAINERS, Step, attempt_of, steps
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from longshore.status import AttemptStatus, JobStatus
 
 TABS = (*CONTAINERS, "attempts", "spec")
@@ -31,15 +33,15 @@ def summary(job: JobStatus, number: int | None) -> Text:
     if attempt:
         many = len(job.attempts) > 1
         parts.append(f"attempt {attempt.number}{f' of {len(job.attempts)}' if many else ''}")
-    if attempt and attempt.worker_id:
-        parts.append(f"worker {format.one_line(attempt.worker_id, 40)}")
+    if job.duration_ms or job.complete:
+        parts.append(f"ran {format.duration(job.duration_ms)}")
+    parts.append(format.money(job.cost_nanousd, so_far=not job.complete))
     if job.reserved_mcpu:
         parts.append(format.cores(job.reserved_mcpu))
     if job.reserved_memory_bytes:
         parts.append(format.size(job.reserved_memory_bytes))
-    if job.duration_ms or job.complete:
-        parts.append(f"ran {format.duration(job.duration_ms)}")
-    parts.append(format.money(job.cost_nanousd, so_far=not job.complete))
+    if attempt and attempt.worker_id:
+        parts.append(f"worker {format.one_line(attempt.worker_id, 40)}")
     text.append("  " + " · ".join(parts))
     for reason in reasons(job, number)[:3]:
         text.append(f"\n{reason}", format.WARNING)
@@ -53,6 +55,43 @@ def reasons(job: JobStatus, number: int | None) -> list[str]:
     if attempt and attempt.reason not in ("", "completed"):
         errors.insert(0, attempt.message or attempt.reason)
     return list(dict.fromkeys(format.one_line(each) for each in (job.reason, *errors) if each))
+
+
+def preview(job: JobStatus, width: int, now: float) -> Text:
+    """How it is and how it went, in lines of at most `width` cells but for reasons."""
+    text = Text.assemble(format.state(job.state))
+    if job.exit_code is not None:
+        text.append(f"  exit {job.exit_code}")
+    text.append(f"  {format.money(job.cost_nanousd, so_far=not job.complete)}\n" if job.n_attempts else "\n")
+    for reason in reasons(job, None)[:3]:
+        text.append(f"{reason}\n", format.WARNING)
+    for attempt in job.attempts[-3:-1]:
+        text.append(f"attempt {attempt.number}: {attempt.reason} after {format.duration(attempt.main_ms)}\n")
+    if job.attempts:
+        text.append(f"attempt {job.attempts[-1].number}\n")
+        _say_course(text, steps(job), width, now)
+    return text
+
+
+def _say_course(text: Text, containers: Sequence[Step], width: int, now: float) -> None:
+    """Each container on a line, with when it ran of the whole time as a bar."""
+    there = [step for step in containers if step.state]
+    times = [
+        step.ran_ms if step.ran_ms is not None else 1000 * max(0.0, now - (step.started_s or now))
+        for step in there
+    ]
+    room = max(4, width - 23)
+    whole = sum(times) or 1.0
+    before = 0.0
+    for step, ms in zip(there, times, strict=True):
+        symbol, look = format.symbol(step.state)
+        text.append(f"{step.name:7}")
+        text.append(f"{symbol} ", look)
+        begin = min(room - 1, int(room * before / whole))
+        n = max(1, round(room * (before + ms) / whole) - begin) if ms else 0
+        text.append(f"{' ' * begin}{'█' * n}".ljust(room), look)
+        text.append(f" {format.duration(ms)}\n" if ms else "\n")
+        before += ms
 
 
 def tabs(job: JobStatus, number: int | None, in_front: str, now: float) -> Text:

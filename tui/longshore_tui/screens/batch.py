@@ -9,13 +9,14 @@ from longshore.errors import BatchError
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.message import Message
 from textual.widgets import Static
 
 from .. import format
 from ..feed import Follow, Tell, next_failed
 from ..model import JobsRead, Update
+from ..widgets.preview import Preview
 from ..widgets.table import Column
 from .job import JobScreen
 from .lists import ListScreen
@@ -33,12 +34,14 @@ class BatchScreen(ListScreen["JobStatus"]):
         Binding("N", "next_failed(False)", "failed before"),
         Binding("c", "cancel", "cancel batch"),
         Binding("D", "delete", "delete batch"),
+        Binding("p", "preview", "preview"),
         Binding("1", "tab('jobs')", "jobs"),
         Binding("2", "tab('spec')", "spec"),
         Binding("tab,right_square_bracket", "other_tab", "next tab", show=False),
     ]
     KEYS: ClassVar[Sequence[str]] = (
-        "open", "filter", "only_failed", "next_failed(True)", "cancel", "app.palette", "delete", "copy", "go",
+        "open", "filter", "only_failed", "next_failed(True)", "cancel", "preview", "app.palette", "delete",
+        "copy", "go",
     )  # fmt: skip
 
     class Found(Message):
@@ -66,13 +69,18 @@ class BatchScreen(ListScreen["JobStatus"]):
         self.batch_id = batch_id
         self._batch: BatchStatus | None = None
         self._tab = "jobs"
+        self._with_preview = True
 
     @property
     def crumbs(self) -> Sequence[str]:
         return ["batches", crumb(f"#{self.batch_id}", self._batch)]
 
     def body(self) -> ComposeResult:
-        yield from super().body()
+        *above, table = super().body()
+        yield from above
+        with Horizontal(id="list"):
+            yield table
+            yield Preview(self.batch_id)
         with VerticalScroll(id="spec"):
             yield Static(id="spec-text")
 
@@ -82,6 +90,7 @@ class BatchScreen(ListScreen["JobStatus"]):
     def on_mount(self) -> None:
         super().on_mount()
         self.query_one("#spec").display = False
+        self.show_summary()
 
     def take(self, update: Update) -> None:
         if isinstance(update, JobsRead) and update.view.batch is not None:
@@ -89,6 +98,30 @@ class BatchScreen(ListScreen["JobStatus"]):
             self.dashboard.seen([self._batch])
             self.query_one("#spec-text", Static).update(self._spec(self._batch))
         super().take(update)
+
+    def show_summary(self) -> None:
+        super().show_summary()
+        preview = self.query_one(Preview)
+        preview.display = self.is_wide and self._with_preview
+        if self._follow is not None and preview.display and self._tab == "jobs":
+            preview.show(self.table.cursor_row)
+        else:
+            preview.stop()
+
+    def unfollow(self) -> None:
+        super().unfollow()
+        if self.is_made:
+            self.query_one(Preview).stop()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "preview":
+            return self.is_wide and self._tab == "jobs"
+        return super().check_action(action, parameters)
+
+    def action_preview(self) -> None:
+        """Show it, or give the jobs its room."""
+        self._with_preview = not self._with_preview
+        self.show_summary()
 
     def summary(self) -> Text:
         batch = self._batch
@@ -141,7 +174,7 @@ class BatchScreen(ListScreen["JobStatus"]):
     def action_tab(self, name: str) -> None:
         self._tab = name
         self.query_one("#spec").display = name == "spec"
-        self.table.display = name == "jobs"
+        self.query_one("#list").display = name == "jobs"
         (self.table if name == "jobs" else self.query_one("#spec")).focus()
         self.show_empty()
         self.show_summary()

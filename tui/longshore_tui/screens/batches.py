@@ -60,12 +60,12 @@ class BatchesScreen(ListScreen["BatchStatus"]):
                 Column("PROGRESS", _bar, 10),
                 Column("DONE", _done, 4, right=True, priority=5),
                 Column("JOBS", lambda batch: format.count(batch.n_jobs, 7), 7, right=True, priority=4),
-                Column("PEND", _waiting, 7, right=True, from_width=100, priority=6),
-                Column("RUN", lambda batch: format.count(batch.n_running, 6), 6, right=True, from_width=100),
-                Column("OK", lambda batch: format.count(batch.n_succeeded, 7), 7, right=True, from_width=100),
+                Column("PEND", _waiting, 6, right=True, from_width=100, priority=6),
+                Column("RUN", lambda batch: format.count(batch.n_running, 5), 5, right=True, from_width=100),
+                Column("OK", lambda batch: format.count(batch.n_succeeded, 6), 6, right=True, from_width=100),
                 Column("FAIL", lambda batch: format.count(batch.n_failed, 5), 5, right=True),
                 Column(
-                    "CANC", lambda batch: format.count(batch.n_cancelled, 6), 6, right=True, from_width=100
+                    "CANC", lambda batch: format.count(batch.n_cancelled, 5), 5, right=True, from_width=100
                 ),
                 Column("COST", _cost, 13, right=True),
                 Column("ELAPSED", self._elapsed, 7, right=True),
@@ -232,7 +232,7 @@ def _done(batch: BatchStatus) -> str:
 
 
 def _waiting(batch: BatchStatus) -> str:
-    return format.count(batch.n_pending + batch.n_ready, 7)
+    return format.count(batch.n_pending + batch.n_ready, 6)
 
 
 def _cost(batch: BatchStatus) -> str:
