@@ -1,7 +1,8 @@
 """Pictures of every screen of the dashboard before a real service, in docs/screenshots: `make screenshots`.
 
 The service runs a program with jobs of every kind on this machine, without Docker. Each screen is
-exported as SVG and, where `rsvg-convert` is installed, as PNG to look at.
+exported as SVG and, where `rsvg-convert` is installed, as PNG to look at. `--readme` makes the one picture
+of the README anew, docs/dashboard.svg, and nothing else.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from longshore import Client
+from longshore_tui import themes
 from longshore_tui.app import Dashboard
 from longshore_tui.feed import Feed, connect_to
+from textual.pilot import Pilot
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "screenshots"
+OF_README = ROOT / "docs" / "dashboard.svg"
 SIZES = ((120, 35), (80, 24))
 PATIENCE_S = 120.0
 
@@ -35,6 +39,14 @@ done
 
 
 def main() -> None:
+    if sys.argv[1:] == ["--readme"]:
+        # As most people have it: with Docker, where there is an engine.
+        with service("auto"), Client("genomics") as client:
+            batch_id = submit(client)
+            asyncio.run(take_picture_of_readme(batch_id))
+            client.get_batch(batch_id).cancel()
+        print(f"{OF_README.relative_to(ROOT)}: {OF_README.stat().st_size:,} bytes")
+        return
     PICTURES.mkdir(parents=True, exist_ok=True)
     with service(), Client("genomics") as client:
         batch_id = submit(client)
@@ -48,13 +60,13 @@ def main() -> None:
 
 
 @contextmanager
-def service() -> Iterator[None]:
+def service(runtime: str = "process") -> Iterator[None]:
     """`longshore up` in a folder of its own, found by everything that is called from here."""
     for variable in ("LONGSHORE_ENDPOINT", "LONGSHORE_TOKEN", "LONGSHORE_TOKEN_FILE", "NO_COLOR"):
         os.environ.pop(variable, None)
     with tempfile.TemporaryDirectory() as home:
         os.environ["LONGSHORE_HOME"] = home
-        command = [sys.executable, "-m", "longshore.cli", "up", "--dir", home, "--runtime", "process"]
+        command = [sys.executable, "-m", "longshore.cli", "up", "--dir", home, "--runtime", runtime]
         process = subprocess.Popen(
             [*command, "--cores", "4"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -79,6 +91,7 @@ def submit(client: Client) -> int:
     large = client.create_batch(name="joint-calling-chr20")
     for number in range(1, 13):
         end = "echo \"KeyError: 'AC_adj'\" >&2; exit 1" if number % 5 == 4 else "echo done"
+        end = f"sleep 0.{number % 7}; {end}"
         large.create_job(None, ["bash", "-c", end], name=f"split-{number:06}")
     for number in range(1, 61):
         large.create_job(None, ["bash", "-c", f"{_WORK * 30}"], name=f"align-{number:06}")
@@ -88,25 +101,50 @@ def submit(client: Client) -> int:
     return batch.id
 
 
+class Camera:
+    """The dashboard, and pictures of it."""
+
+    def __init__(self, app: Dashboard, pilot: Pilot[None]) -> None:
+        self.app = app
+        self.pilot = pilot
+
+    @property
+    def text(self) -> str:
+        return "\n".join(strip.text for strip in self.app.screen._compositor.render_strips())
+
+    async def sees(self, *parts: str) -> None:
+        end = time.monotonic() + PATIENCE_S
+        while not all(part in self.text for part in parts):
+            if time.monotonic() > end:
+                sys.exit(f"{parts} did not come about; the screen is:\n{self.text}")
+            await asyncio.sleep(0.05)
+        await self.pilot.pause()
+
+    def take(self, file: Path) -> None:
+        # Without this what draws it leaves the spaces out with which a text begins.
+        svg = self.app.export_screenshot(title="longshore").replace("<text ", '<text xml:space="preserve" ')
+        file.write_text(svg)
+
+
+async def take_picture_of_readme(batch_id: int) -> None:
+    """A batch while it runs, and beside its jobs one that runs."""
+    app = Dashboard(Feed(connect_to()), batch_id)
+    async with app.run_test(size=(120, 30)) as pilot:
+        camera = Camera(app, pilot)
+        await camera.sees("split-000001", "● live")
+        await pilot.press(*["down"] * 13)
+        await camera.sees("╭─ 14 align", "main   ▶", "[M::process] read", "WARNING")
+        camera.take(OF_README)
+
+
 async def take_pictures(batch_id: int, width: int, height: int) -> None:
     app = Dashboard(Feed(connect_to()))
     async with app.run_test(size=(width, height)) as pilot:
-
-        def text() -> str:
-            return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
-
-        async def sees(*parts: str) -> None:
-            end = time.monotonic() + PATIENCE_S
-            while not all(part in text() for part in parts):
-                if time.monotonic() > end:
-                    sys.exit(f"{parts} did not come about; the screen is:\n{text()}")
-                await asyncio.sleep(0.05)
-            await pilot.pause()
+        camera = Camera(app, pilot)
+        sees = camera.sees
 
         def take(name: str) -> None:
-            # Without this what draws it leaves the spaces out with which a text begins.
-            svg = app.export_screenshot(title="longshore").replace("<text ", '<text xml:space="preserve" ')
-            (PICTURES / f"{name}-{width}x{height}.svg").write_text(svg)
+            camera.take(PICTURES / f"{name}-{width}x{height}.svg")
 
         await sees("joint", "● live")
         take("batches")
@@ -139,6 +177,11 @@ async def take_pictures(batch_id: int, width: int, height: int) -> None:
         await pilot.press("slash", *"warning", "enter")
         await sees("that have it")
         take("job-search")
+        await pilot.press("escape", "g", "b")
+        for theme in themes.NAMES[1:]:
+            app.use_theme(theme)
+            await sees("joint", "● live")
+            take(f"batches-{theme}")
 
 
 def wait(fact: Callable[[], bool], otherwise: str) -> None:

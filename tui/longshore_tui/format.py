@@ -38,6 +38,15 @@ IN_ASCII = str.maketrans(
 )
 """What stands for a symbol on a terminal that has none, cell by cell."""
 
+TEXTURES = {
+    "█": "longshore.success",
+    "▓": "longshore.failure",
+    "▚": "longshore.cancelled",
+    "▒": "longshore.running",
+    "░": "longshore.pending",
+}
+"""What a `bar` is made of, and the look of each part where it can have one of its own."""
+
 MEANINGS = {
     "pending": "waits for the jobs it depends on",
     "ready": "waits for a worker",
@@ -161,7 +170,7 @@ def bar(width: int, succeeded: int, failed: int, cancelled: int, running: int, t
         # To whoever is furthest below its due.
         due = [width * n / whole - has if n else -width for n, has in zip(numbers, cells, strict=True)]
         cells[due.index(max(due))] += 1
-    return "".join(texture * n for texture, n in zip("█▓▚▒░", cells, strict=True))
+    return "".join(texture * n for texture, n in zip(TEXTURES, cells, strict=True))
 
 
 def cores(mcpu: int) -> str:

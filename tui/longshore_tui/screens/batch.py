@@ -131,7 +131,8 @@ class BatchScreen(ListScreen["JobStatus"]):
         text = Text(no_wrap=True, overflow="ellipsis")
         width = 36 if self.is_wide else 16
         numbers = batch.n_succeeded, batch.n_failed, batch.n_cancelled, batch.n_running, batch.n_jobs
-        text.append(format.bar(width, *numbers), format.symbol(batch.state)[1])
+        for texture in format.bar(width, *numbers):
+            text.append(texture, format.TEXTURES[texture])
         text.append(f" {format.percent(batch.n_completed, batch.n_jobs)}  ", "bold")
         from .batches import cancelled_words, counts
 
