@@ -14,7 +14,16 @@ import pytest
 from documented import find
 from embedded import running
 from longshore.cli.verbs import VERBS
+from longshore_tui.app import Dashboard
+from longshore_tui.screens.batch import BatchScreen
+from longshore_tui.screens.job import JobScreen
+from longshore_tui.screens.lists import ListScreen
+from longshore_tui.screens.live import LiveScreen
+from longshore_tui.widgets.log_pane import LogPane
+from longshore_tui.widgets.log_view import LogView
 from repository import ROOT
+from textual.binding import Binding
+from textual.keys import _character_to_key
 
 PROGRAM = re.compile(r"^```(python|py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 """What says ``py`` needs a service; in the quickstart it is a piece of a program, and shown alone."""
@@ -112,3 +121,31 @@ def test_the_reference_of_the_command_line_has_every_verb(monkeypatch: pytest.Mo
             assert f"\n### longshore {verb}\n" in page
     for shared in ("--endpoint", "--profile", "last~1", "Usage: longshore config set"):
         assert shared in page
+
+
+def test_the_keys_of_the_dashboard_are_its_keys() -> None:
+    everywhere = {"enter"}.union(*map(keys_of, (Dashboard, LiveScreen, ListScreen)))
+    bound = {
+        "Everywhere": everywhere,
+        "A batch": keys_of(BatchScreen),
+        "A job": keys_of(JobScreen) | keys_of(LogView) | keys_of(LogPane),
+    }
+    sections = re.split("^## (.+)$", (ROOT / "docs" / "dashboard.md").read_text(), flags=re.MULTILINE)
+    for title, text in zip(sections[1::2], sections[2::2], strict=True):
+        if title in bound:
+            named = [
+                key
+                for row in re.findall(r"^\| (`.+?) \|", text, re.MULTILINE)
+                for key in re.findall("`(.+?)`", row)
+            ]
+            assert named and [key for key in named if key_name(key) not in bound[title]] == [], title
+
+
+def keys_of(part: type) -> set[str]:
+    bindings = [each for kind in part.__mro__ for each in vars(kind).get("BINDINGS", ())]
+    return {key for each in bindings if isinstance(each, Binding) for key in each.key.split(",")}
+
+
+def key_name(shown: str) -> str:
+    """What Textual calls it."""
+    return _character_to_key(shown) if len(shown) == 1 else shown.lower()
