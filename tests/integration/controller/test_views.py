@@ -470,9 +470,13 @@ async def test_lists_take_the_same_queries(service: Running) -> None:
 
 
 async def test_an_error_names_its_request(service: Running, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO", "longshore_controller.rpc"), pytest.raises(grpc.RpcError) as caught:
-        await service.ada.batch(999)
-    assert isinstance(caught.value, aio.AioRpcError)
-    said = dict(caught.value.trailing_metadata() or ())
+    with caplog.at_level("INFO", "longshore_controller.rpc"):
+        with pytest.raises(grpc.RpcError) as caught:
+            await service.ada.batch(999)
+        assert isinstance(caught.value, aio.AioRpcError)
+        said = dict(caught.value.trailing_metadata() or ())
+        async with asyncio.timeout(PATIENCE_S):  # It is logged after the answer.
+            while not caplog.records:
+                await asyncio.sleep(0)
     logged = [getattr(record, "request_id", None) for record in caplog.records]
     assert said["longshore-request-id"] in logged
