@@ -210,7 +210,8 @@ class World:
         """An open batch that will have these jobs, or a whole one; the next `step` commits it."""
         request_id = next(self._requests)
         wanted = CreateBatch(user, "project", request_id, b"sha", len(jobs), {"name": request_id})
-        batch_id = self.reactor.on_create(wanted, self.now, staged(jobs) if whole else None)
+        bunch = staged(jobs)
+        batch_id = self.reactor.on_create(wanted, self.now, (bunch, bunch.columns()) if whole else None)
         self.plans[batch_id] = list(jobs)
         return batch_id
 

@@ -153,7 +153,7 @@ class AnyBuilder(ABC, Generic[AJob]):
         """
         if self._batch._id is not None:
             raise UsageError(f"batch {self._batch._id} is submitted: no job can be added to it")
-        self._jobs.extend(specs)
+        self._jobs.extend(list(specs))  # All of them or none.
 
     @abstractmethod
     def _handle(self, job_id: int) -> AJob: ...
@@ -161,10 +161,11 @@ class AnyBuilder(ABC, Generic[AJob]):
     async def _submit(self, on_progress: Callable[[int], None] | None) -> None:
         if self._batch._id is not None:
             return
-        batch_id, runs = await self._calls.create(
-            self._request_id, self._draft, self._jobs, keep=self._draft.token is not None
-        )
+        batch_id = None
         try:
+            batch_id, runs = await self._calls.create(
+                self._request_id, self._draft, self._jobs, keep=self._draft.token is not None
+            )
             if not runs:
                 await self._calls.fill(batch_id, self._jobs, on_progress)
             elif on_progress:
@@ -172,7 +173,8 @@ class AnyBuilder(ABC, Generic[AJob]):
         except BaseException as error:
             if self._draft.token is None and not isinstance(error, Unavailable):
                 self._request_id = uuid.uuid4().hex
-                await self._calls.discard(batch_id)
+                if batch_id is not None:
+                    await self._calls.discard(batch_id)
             raise
         self._batch._id = batch_id
 

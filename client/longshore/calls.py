@@ -165,8 +165,11 @@ class Calls:
         n_sent = 0
         while n_sent < len(jobs):
             stream = _Bunches(batch_id, jobs, n_sent)
-            await self._ask("SubmitJobs", stream, _SUBMIT_S)
-            n_sent = stream.end()
+            try:
+                await self._ask("SubmitJobs", stream, _SUBMIT_S)
+            finally:
+                stream.raise_error()
+            n_sent = stream.end
             if on_progress:
                 on_progress(n_sent)
         await self._ask("CloseBatch", batch_service_pb2.CloseBatchRequest(batch_id=batch_id))
@@ -410,23 +413,23 @@ class _Bunches:
         self._batch_id = batch_id
         self._jobs = jobs
         self._start = start
-        self._end = start
-        self._error: UsageError | None = None
+        self.end = start
+        """How many jobs were made messages of, with those before."""
+        self._error: Exception | None = None
 
     def __iter__(self) -> Iterator[batch_service_pb2.SubmitJobsRequest]:
-        self._end = self._start
         try:
             for bunch in islice(_bunches(self._batch_id, self._jobs, self._start), _STREAM_BUNCHES):
-                self._end += len(bunch.jobs)
+                # An earlier stream that broke may still be making its last one: they are all the same.
+                self.end = max(self.end, bunch.first_job_id - 1 + len(bunch.jobs))
                 yield bunch
-        except UsageError as error:  # Whoever sends this would only say that something failed.
+        except Exception as error:  # Whoever sends this would only say that something failed.
             self._error = error
 
-    def end(self) -> int:
-        """How many jobs were sent, with those before. UsageError: a job could not be."""
+    def raise_error(self) -> None:
+        """Why a job could not be sent, if one could not be."""
         if self._error is not None:
             raise self._error
-        return self._end
 
 
 def _bunches(

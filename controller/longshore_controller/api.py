@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from longshore_api.v1 import (
 )
 
 from longshore_controller.core.events import Event
-from longshore_controller.core.model import Refusal, RefusalKind, StagedJobs
+from longshore_controller.core.model import JobColumns, Refusal, RefusalKind, StagedJobs
 from longshore_controller.core.query import Query
 from longshore_controller.core.reactor import CreateBatch as Wanted
 from longshore_controller.core.rows import AttemptRow, BatchRow
@@ -40,6 +41,8 @@ LOG_PAGE = 500
 """Commits read at a time from the event log."""
 EVENTS_PER_MESSAGE = 10_000
 BUNCHES_PER_CALL = 2
+WHOLE = 32
+"""Batches that come with their jobs, on their way into commits at once: a commit is not to take long."""
 BUNCHES = 4
 """Staged at once; of one call, and of all. The database has a handful of connections."""
 
@@ -110,6 +113,7 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         self._bounds = bounds
         self._makes_projects = makes_projects
         self._staging = asyncio.Semaphore(BUNCHES)
+        self._whole = asyncio.Semaphore(WHOLE)
         self._visible = Visible(store, engine)
         self._views = Views(store, feed, self._visible)
 
@@ -117,6 +121,12 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
 
     async def CreateBatch(
         self, request: batch_service_pb2.CreateBatchRequest, context: Context
+    ) -> batch_service_pb2.CreateBatchResponse:
+        async with self._whole if request.jobs else nullcontext():
+            return await self._create(request)
+
+    async def _create(
+        self, request: batch_service_pb2.CreateBatchRequest
     ) -> batch_service_pb2.CreateBatchResponse:
         wanted, jobs, known = await read(self._wanted, request, caller())
         if known is None:
@@ -342,8 +352,8 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
 
     def _wanted(
         self, request: batch_service_pb2.CreateBatchRequest, user: str
-    ) -> tuple[Wanted, StagedJobs | None, BatchRow | None]:
-        """What is asked for, and the batch that was made of it before. In a thread."""
+    ) -> tuple[Wanted, tuple[StagedJobs, JobColumns] | None, BatchRow | None]:
+        """What is asked for, its jobs if they are here, and the batch that was made of it. In a thread."""
         wanted, jobs = submission.create_batch(request, user, self._bounds)
         known = self._store.batch_of_request(wanted.user, wanted.request_id)
         if known is None:
@@ -355,7 +365,7 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
                     RefusalKind.PERMISSION_DENIED,
                     f"billing project {name!r}: you are not a member; ask its owner, or use another",
                 )
-        return wanted, jobs, known
+        return wanted, (jobs, jobs.columns()) if jobs else None, known
 
     async def _stage(self, request: batch_service_pb2.SubmitJobsRequest) -> None:
         def stage() -> None:

@@ -210,6 +210,7 @@ class Engine:
             return True
         self._failures = 0
         if events:
+            changes.bunches.clear()  # They are rows now; news may wait for their readers for long.
             self._feed.publish(Committed(self.seq, now, events, changes))
         for (look, future, _), answer in zip(decided, seen, strict=True):
             _answer(future, (answer, self.seq) if look else answer)

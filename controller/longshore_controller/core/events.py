@@ -10,22 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from longshore_controller.core.model import (
-    ContainerRecord,
-    EndReason,
-    JobColumns,
-    JobState,
-    Range,
-    StagedJobs,
-)
+from longshore_controller.core.model import ContainerRecord, EndReason, JobColumns, JobState, Range
 
 
 @dataclass(frozen=True, slots=True)
 class BatchCreated:
-    """A user created a batch; it is open.
-
-    ``bunch`` are its jobs if they came with it: for their rows, not for the log.
-    """
+    """A user created a batch; it is open."""
 
     batch_id: int
     user: str
@@ -37,7 +27,6 @@ class BatchCreated:
     at_ms: int
     cancel_after_n_failures: int = 0
     """0: never."""
-    bunch: StagedJobs | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

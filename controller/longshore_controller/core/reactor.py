@@ -100,6 +100,8 @@ class Reactor:
         self._new_id = new_id
         self._limits = limits
         self._events: list[ev.Event] = []
+        self._bunches: list[tuple[int, StagedJobs]] = []
+        """Jobs that came with their batches since the last `take`, for their rows: memory has the columns."""
         self._last_session = 0
         self._sessions = {w: Session(0, None, self._lost_at(now), connected=False) for w in state.workers}
         self._progress: dict[str, int] = {}
@@ -119,7 +121,9 @@ class Reactor:
             self._inherited.discard(attempt_id)
         self._ended, self._ending = self._ending, []
         events, self._events = self._events, []
-        return events, self.state.take_changes()
+        changes = self.state.take_changes()
+        changes.bunches, self._bunches = self._bunches, []
+        return events, changes
 
     def resume(self, before: Reactor, now: int) -> None:
         """Take over from a reactor whose memory was thrown away: who it knew, not who is connected.
@@ -137,7 +141,9 @@ class Reactor:
 
     # -- users ---------------------------------------------------------------------------------------
 
-    def on_create(self, request: CreateBatch, now: int, jobs: StagedJobs | None = None) -> int:
+    def on_create(
+        self, request: CreateBatch, now: int, jobs: tuple[StagedJobs, JobColumns] | None = None
+    ) -> int:
         """The batch's id. The same request again: the same id. With its jobs it is closed, too."""
         key = request.user, request.request_id
         known = self._completed.get(key)
@@ -155,11 +161,13 @@ class Reactor:
         self._emit(
             ev.BatchCreated(
                 batch_id, request.user, request.billing_project, request.request_id, request.request_sha256,
-                request.n_jobs, request.attributes, now, request.cancel_after_n_failures, jobs,
+                request.n_jobs, request.attributes, now, request.cancel_after_n_failures,
             )
         )  # fmt: skip
         if jobs is not None:
-            self.on_close(batch_id, jobs.columns(), now)
+            bunch, columns = jobs
+            self._bunches.append((batch_id, bunch))
+            self.on_close(batch_id, columns, now)
         return batch_id
 
     def on_close(self, batch_id: int, columns: JobColumns, now: int) -> None:

@@ -265,8 +265,6 @@ class State:
                 )  # fmt: skip
                 self.add_batch(batch)
                 self._note(batch)
-                if event.bunch is not None:
-                    self._changes.bunches.append((event.batch_id, event.bunch))
             case ev.BatchClosed():
                 batch = self.batches[event.batch_id]
                 batch.closed_at_ms = event.at_ms

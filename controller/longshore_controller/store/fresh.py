@@ -7,6 +7,8 @@ from bisect import bisect_right
 
 MOST_BYTES = 32 << 20
 """Of all specs held; beyond it the oldest bunches are forgotten."""
+_OBJECT_BYTES = 50
+"""What Python adds to a spec."""
 
 
 class FreshSpecs:
@@ -23,7 +25,7 @@ class FreshSpecs:
 
     def add(self, batch_id: int, first_job_id: int, specs: list[bytes]) -> None:
         """They are committed."""
-        n_bytes = sum(map(len, specs))
+        n_bytes = sum(map(len, specs)) + len(specs) * _OBJECT_BYTES
         with self._lock:
             if n_bytes > self._most_bytes or (batch_id, first_job_id) in self._ages:
                 return
@@ -47,8 +49,8 @@ class FreshSpecs:
     def forget(self, batch_id: int) -> None:
         """Nothing of the batch will be wanted any more."""
         with self._lock:
-            for first in list(self._bunches.get(batch_id, ([], []))[0]):
-                self._drop(batch_id, first)
+            firsts, _ = self._bunches.pop(batch_id, ([], []))
+            self._n_bytes -= sum(self._ages.pop((batch_id, first)) for first in firsts)
 
     def _drop(self, batch_id: int, first_job_id: int) -> None:
         self._n_bytes -= self._ages.pop((batch_id, first_job_id))

@@ -24,8 +24,7 @@ from longshore_controller.store import JobView
 # -- events ------------------------------------------------------------------------------------------
 # An event and its message have fields of the same names; those that are not plain values are listed.
 
-_NOT_TOLD = ("bunch", "columns")
-_SPECIAL = ("attributes", "jobs", "containers", *_NOT_TOLD)
+_SPECIAL = ("attributes", "jobs", "containers", "columns")
 
 
 class _Kind(NamedTuple):
@@ -41,7 +40,7 @@ def _kind(event: Any) -> _Kind:
     return _Kind(
         re.sub(r"(?<!^)(?=[A-Z])", "_", event.__name__).lower(),
         tuple(n for n in names if n not in _SPECIAL),
-        tuple(n for n in names if n in _SPECIAL and n not in _NOT_TOLD),
+        tuple(n for n in names if n in _SPECIAL and n != "columns"),
         event,
     )
 
@@ -59,7 +58,7 @@ def encode_events(events: Iterable[ev.Event]) -> bytes:
 
 
 def decode_events(data: bytes) -> list[ev.Event]:
-    """What `encode_events` was given, but for the jobs of a BatchCreated and the columns of a BatchClosed."""
+    """What `encode_events` was given, but for the columns of a BatchClosed."""
     return [_read_event(message) for message in event_pb2.EventLogEntry.FromString(data).events]
 
 

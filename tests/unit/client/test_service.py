@@ -7,7 +7,7 @@ import logging
 import os
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -372,6 +372,39 @@ def test_a_few_jobs_whose_submission_is_interrupted_do_not_run(
     with pytest.raises(KeyboardInterrupt):
         builder.submit()
     assert [batch.deleted for batch in service.batches.values()] == [True]
+    assert builder.submit().wait().state == "success"
+
+
+@pytest.mark.parametrize("n", [1, 1500])
+def test_what_no_message_can_say_is_told_as_it_is(client: Client, n: int) -> None:
+    builder = client.create_batch()
+    builder.add_jobs([hp.JobSpec(("true",))] * (n - 1))
+    builder.add_job(hp.JobSpec(("true",), cpu_mcpu=-1))
+    with pytest.raises(ValueError, match="-1"):
+        builder.submit()
+
+
+def test_a_stream_that_is_made_twice_at_once_counts_each_job_once() -> None:
+    jobs = [hp.JobSpec(("true",))] * 40_000
+    stream = longshore.calls._Bunches(1, jobs, 0)
+    broken, again = iter(stream), iter(stream)
+    next(broken)
+    sent = 0
+    for bunch in again:
+        sent += len(bunch.jobs)
+        next(broken, None)
+    assert stream.end == sent == 32_000
+
+
+def test_jobs_are_added_all_or_none(client: Client) -> None:
+    def some() -> Iterator[hp.JobSpec]:
+        yield hp.JobSpec(("true",))
+        raise RuntimeError("the rest is missing")
+
+    builder = client.create_batch()
+    with pytest.raises(RuntimeError):
+        builder.add_jobs(some())
+    assert len(builder) == 0
 
 
 def test_a_submission_with_a_token_waits_for_its_repetition(service: FakeService, client: Client) -> None:
