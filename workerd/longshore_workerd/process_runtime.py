@@ -250,7 +250,7 @@ class ProcessRuntime:
 
     def _lost(self) -> None:
         """Our keeper was killed. What it looked after may not run on: nobody would see how it ends."""
-        log.error("the keeper of processes is gone: what it had started is stopped")
+        log.error("the keeper of processes is gone, see %s/errors: what it had started stops", self._folder)
         self._keeper = None
         for process in self._kept.values():
             process.adopted = True
