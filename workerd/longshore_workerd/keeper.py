@@ -44,7 +44,7 @@ from longshore_workerd import localizer
 TYPE_CHECKING = False  # As type checkers read it; `typing` itself takes long to import.
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any, NoReturn
+    from typing import Any
 
 RECORDS, OUTPUT = "records", ".output"
 RECORD_BYTES = 256
@@ -150,8 +150,8 @@ class _Helper:
             code = b""
         return code[0] if code else None
 
-    def _serve(self, keeper: socket.socket) -> NoReturn:
-        """The whole life of the other process."""
+    def _serve(self, keeper: socket.socket) -> None:
+        """The whole life of the other process; does not return."""
         code = 1
         try:
             os.setsid()
@@ -167,7 +167,9 @@ class _Helper:
                 os.dup2(given[1][0], 1)
                 os.close(given[1][0])
                 while not (messages := list(unpack(received))):
-                    received += keeper.recv(_CHUNK)
+                    if not (chunk := keeper.recv(_CHUNK)):
+                        return  # it was killed
+                    received += chunk
                 with open(1, "w", closefd=False) as sys.stdout:
                     try:
                         code = localizer.main(messages[0][0])
