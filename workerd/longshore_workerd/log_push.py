@@ -22,8 +22,6 @@ from longshore_workerd.session import CHUNK_BYTES, LogPiece, PushFailed
 _log = logging.getLogger(__name__)
 
 FOLLOW_EVERY_S = 0.2
-SMALL_EVERY_S = 0.1
-"""Between calls with little to say, so that many short logs travel together. The first one goes at once."""
 ROUND_BYTES = 8 << 20
 """Pushed in one call at most; what a broken connection makes us send again."""
 SHARE_BYTES = 1 << 20
@@ -54,8 +52,6 @@ class LogPusher:
         self._followed: dict[str, None] = {}
         self._offsets: dict[ContainerId, int] = {}
         self._wake = asyncio.Event()
-        self._not_before = 0.0
-        """By the loop's clock, when the next call may be made."""
         self._suspects: list[str] = []
         """Attempts of a round that was refused, each pushed alone to find out which of them it was."""
 
@@ -81,7 +77,6 @@ class LogPusher:
             await self._something_to_do()
             shares = self._next_round()
             attempt_ids = {share.id.attempt_id for share in shares}
-            began = asyncio.get_running_loop().time()
             try:
                 if shares:
                     await self._push(self._pieces(shares))
@@ -100,8 +95,6 @@ class LogPusher:
                 continue
             failures = 0
             self._suspects = [a for a in self._suspects if a not in attempt_ids]
-            if shares and not self._suspects and sum(share.length for share in shares) < SHARE_BYTES:
-                self._not_before = began + SMALL_EVERY_S
             for share in shares:
                 self._offsets[share.id] = share.offset + share.length
             await self._let_go(self._finished(shares))
@@ -111,7 +104,6 @@ class LogPusher:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FOLLOW_EVERY_S if self._followed else None):
                     await self._wake.wait()
-        await asyncio.sleep(self._not_before - asyncio.get_running_loop().time())
         self._wake.clear()
 
     def _next_round(self) -> list[_Share]:

@@ -80,22 +80,3 @@ async def test_of_many_logs_only_the_refused_ones_are_dropped(tmp_path: Path) ->
     running.cancel()
     assert taker.ended == names - {"a3", "a7"}
     assert pusher.is_idle()
-
-
-async def test_short_logs_travel_together_and_the_first_at_once(tmp_path: Path) -> None:
-    logs = Logs(tmp_path)
-    taker = Taker()
-    pusher = LogPusher(logs, taker.push, Random(1))
-    running = asyncio.create_task(pusher.run())
-    async with asyncio.timeout(10):
-        for name in ("a", "b", "c", "d"):
-            say(logs, name, b"said")
-            pusher.deliver(name)
-            if name == "a":
-                async with taker.called:
-                    await taker.called.wait_for(lambda: taker.ended == {"a"})
-            await asyncio.sleep(0)
-        while logs.attempts():
-            await asyncio.sleep(0.01)
-    running.cancel()
-    assert taker.calls == [{"a"}, {"b", "c", "d"}]
