@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 
 import peewee
 
@@ -217,15 +218,16 @@ class SharedStore(Pages):
         return [(last, events[max(0, seq + 1 - first) :]) for last, first, events in commits]
 
     def forget_events(self, before_ms: int) -> int:
-        """Drop the commits older than this from the log, whose rows stay. How many; repeat until 0."""
+        """Drop the commits older than this from the log, whose rows stay. How many; repeat until 0.
+
+        From its beginning: where a clock was set back between two commits, the later one waits for the
+        earlier, or followers would miss it without a word."""
         with self._db.writing() as db:
-            dropped = self._db.execute(
-                db,
-                """DELETE FROM event_log WHERE last_seq IN
-                (SELECT last_seq FROM event_log WHERE at_ms < ? ORDER BY at_ms LIMIT 1000)""",
-                before_ms,
-            )
-            return int(dropped.rowcount)
+            first = self._db.rows(db, "SELECT last_seq, at_ms FROM event_log ORDER BY last_seq LIMIT 1000")
+            old = [last_seq for last_seq, _ in takewhile(lambda row: row[1] < before_ms, first)]
+            if old:
+                self._db.execute(db, "DELETE FROM event_log WHERE last_seq <= ?", old[-1])
+        return len(old)
 
     # -- who may come in-------------------------------------------------------------
 

@@ -227,6 +227,19 @@ async def test_complete_orders_among_news_leave_nothing_out(service: Running) ->
         assert known_to_all_orders(workerd)
 
 
+async def test_complete_orders_name_what_was_revoked(service: Running) -> None:
+    """The worker may have heard neither of the attempt nor of its end: nobody else asks it to say so."""
+    async with service.worker() as workerd:
+        batch_id = await service.ada.submit(job())
+        (attempt,) = await workerd.assigned()
+        await service.ada.cancel(batch_id)
+        await workerd.until(lambda: workerd.revoked)
+        workerd.told.clear()
+        await workerd.beat(held=[attempt.attempt_id])
+        await workerd.until(lambda: workerd.told)
+        assert [(t.complete, list(t.revoke)) for t in workerd.told] == [(True, [attempt.attempt_id])]
+
+
 async def test_complete_orders_of_several_messages_leave_out_nothing_that_is_held(service: Running) -> None:
     identity = await service.activate()
     async with service.worker(identity, cores=300) as workerd:

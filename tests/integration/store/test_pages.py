@@ -74,6 +74,19 @@ def test_the_log_is_told_from_any_event_on_without_gap_or_repeat(world: World, s
         assert store.events_after(at, 2) == []
 
 
+def test_a_log_is_forgotten_from_its_beginning(world: World, store: Store) -> None:
+    """A hole in it would be passed over by whoever follows."""
+    world.submit()
+    world.settle()
+    world.now -= 10_000  # The clock was set back between two controllers.
+    world.submit()
+    world.settle()
+    assert store.forget_events(world.now + 5_000) == 0
+    assert store.forget_events(world.now + 20_000) > 0
+    assert store.events_after(world.seq, 10) == []
+    assert store.events_after(0, 10) is None
+
+
 def test_a_log_that_forgot_says_so_and_goes_on_counting(world: World, store: Store) -> None:
     world.submit()
     world.settle()
