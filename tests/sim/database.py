@@ -25,12 +25,16 @@ class Records:
     def __init__(self) -> None:
         self.plans: dict[int, Sequence[Job]] = {}
         """The jobs that users send, by batch."""
+        self.wanted: dict[str, Sequence[Job]] = {}
+        """The jobs that come with their batch, by request id."""
         self.log: list[ev.Event] = []
         self.rows = Rows()
 
     def record(self, events: list[ev.Event], changes: Changes) -> None:
         for event in events:
-            if isinstance(event, ev.BatchClosed):
+            if isinstance(event, ev.BatchCreated) and event.bunch is not None:
+                self.plans[event.batch_id] = self.wanted[event.request_id]
+            elif isinstance(event, ev.BatchClosed):
                 self.rows.add_jobs(event.batch_id, self.plans[event.batch_id])
         self.rows.write(changes)
         self.log += events
@@ -114,8 +118,6 @@ class Database(Records):
         return len(self.log)
 
     def confirm(self) -> None:
-        if self._rng.random() < self.failing:
-            raise StoreUnavailable("not now")
         if self.store is not None:
             self.store.confirm()
 

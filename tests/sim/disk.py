@@ -27,6 +27,7 @@ class Disk:
         self.dying = 0.0
         """How likely a process is killed in the midst of a write."""
         self.happened: Callable[[str], None] = lambda what: None
+        self.on_write: Callable[[Process], None] = lambda process: None
         self._paths: dict[int, str] = {}
         self._synced: dict[str, int] = {}
         self._renamed: dict[str, bytes | None] = {}
@@ -66,6 +67,7 @@ class Disk:
             if not len(part):
                 raise
             return os.write(file, part)
+        self.on_write(process)
         return os.write(file, data)
 
     def fsync(self, file: int) -> None:

@@ -48,6 +48,10 @@ class World(Protocol):
     disk: Disk
     folder: Path
     refusing: float
+    long_jobs: bool
+    """Most run for longer than troubles last."""
+    stalling: float
+    """How likely workerd is frozen while it asks its engine for something."""
     outputs: dict[ContainerId, bytes]
     """What every container ever said."""
 
@@ -177,6 +181,22 @@ class Host:
         if self.process is not None:
             self.world.tell(self.name, "workerd is frozen")
             self.process.freeze()
+            for id, container in self.containers.items():
+                # What ends in this very instant is not seen any more.
+                if id.container is Container.MAIN and container.exit is not None:
+                    run = self.world.oracle.runs[id.attempt_id]
+                    run.unseen_end |= run.ended_ms == self.world.now()
+                    run.blurred |= run.unseen_end
+
+    def freeze_for(self, seconds: float) -> None:
+        if self.process is not None and not self.process.is_frozen:
+            self.freeze()
+            self._loop.call_later(seconds, self.thaw, context=Context())
+
+    def stall(self) -> None:
+        """It is frozen for long, now and then, where it has just done something."""
+        if self.world.stalling and self.rng.random() < self.world.stalling:
+            self.freeze_for(self.rng.choice([12, 35, 60]))
 
     def thaw(self) -> None:
         if self.process is not None and self.process.is_frozen:
@@ -237,6 +257,7 @@ class Host:
         for id, container in self.containers.items():
             if id.container is Container.MAIN and not self.is_watched:
                 run = self.world.oracle.runs[id.attempt_id]
+                run.seen_ms = self.world.now()
                 if container.exit is None and self.world.now() >= self.lease_until_ms:
                     run.guarded_ms = self.world.now()
                 run.blurred = True
@@ -285,9 +306,9 @@ class Host:
 
     def _start_container(self, id: ContainerId) -> Running:
         if id.container is Container.MAIN:
-            runs_ms = self.rng.choice([0, 40, 500, 3_000, 20_000, 20_000, 90_000, 90_000, 400_000])
-            if runs_ms == 400_000 and self.rng.random() < 0.7:
-                runs_ms = 1_000
+            runs_ms = self.rng.choice([0, 40, 500, 3_000, 20_000, 20_000, 90_000, 90_000, 1_000, 400_000])
+            if self.world.long_jobs:
+                runs_ms = self.rng.choice([500, 20_000, 90_000, 90_000, 200_000])
             code = self.rng.choice([0, 0, 0, 0, 0, 1, 3])
             self.world.oracle.main_starts(self, id.attempt_id)
         else:
@@ -395,7 +416,15 @@ class Runtime:
     async def open(self) -> None:
         await self._ask()
 
+    async def _stall(self) -> None:
+        """Not just before a start: who has looked at the lease, is stopped, and starts the container when it
+        goes on, breaks no promise."""
+        self._process.require_alive()
+        self._host.stall()
+        await asyncio.sleep(0)
+
     async def list(self) -> list[Found]:
+        await self._stall()
         await self._ask()
         while self._host.starting:
             await asyncio.sleep(0.1)
@@ -403,6 +432,7 @@ class Runtime:
         return [Found(id, container.exit is None) for id, container in self._host.containers.items()]
 
     async def prepare(self, image: str) -> Prepared:
+        await self._stall()
         await self._ask(0, 10, 4_000)
         if self._host.rng.random() < self._host.world.refusing / 2:
             kind = self._host.rng.choice([ErrorKind.NONE, ErrorKind.IMAGE_NOT_FOUND])
@@ -447,11 +477,13 @@ class Runtime:
         return exit
 
     async def stop(self, id: ContainerId, grace_s: float) -> None:
+        await self._stall()
         await self._ask()
         self._host.stop_container(id, grace_s)
         self._lose_answer()
 
     async def remove(self, id: ContainerId) -> None:
+        await self._stall()
         await self._ask()
         self._host.remove_container(id)
         self._lose_answer()

@@ -31,6 +31,9 @@ from world import Job, Rows
 CANCEL_WITHIN_MS = 120_000
 """No container of a cancelled batch runs longer than this after the cancel, whatever breaks."""
 
+SEEN_WITHIN_MS = 6_000
+"""Who can see a container again, sees it within this time: an engine that was away is asked every 5 s."""
+
 Key = tuple[int, int]
 
 
@@ -104,6 +107,8 @@ class Run:
     unseen_end: bool = False
     """Nobody waited for it when it ended: its engine was away, its workerd frozen, or busy with coming
     back. It counts as running until somebody sees; only workerd's own clock is believed."""
+    seen_ms: int = 0
+    """When somebody could see again what had become of it."""
     guarded_ms: int = 0
     """When somebody was there again, after it had run on without a lease and without anybody to stop it."""
 
@@ -294,9 +299,10 @@ class Oracle:
 
     def _require_ran(self, attempt_id: str, main_ms: int) -> None:
         run = self.runs.get(attempt_id)
-        if run is not None and run.unseen_end:
-            return
         ran_ms = run.ran_ms(self._now()) if run else 0
+        if run is not None and run.unseen_end and run.ended_ms is not None:
+            seen_ms = run.seen_ms if run.machine.is_watched else self._now()
+            ran_ms += max(0, seen_ms - run.ended_ms) + SEEN_WITHIN_MS
         require(main_ms <= ran_ms, "never billed for more than ran", (attempt_id, main_ms, ran_ms))
 
     def _live(self, attempt_id: str) -> KnownAttempt:

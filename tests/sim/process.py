@@ -23,6 +23,7 @@ from sim.virtual import Stuck, VirtualLoop
 
 T = TypeVar("T")
 STEPS_IN_AN_INSTANT = 100_000
+TIMERS_IN_AN_INSTANT = 100
 
 
 class Task(asyncio.Task[Any]):
@@ -81,7 +82,7 @@ class Process:
         self._loop.call_at(at_s, call, *arguments, context=self.context)
 
     def freeze(self) -> None:
-        self.is_frozen = True
+        self.is_frozen = self.is_alive
 
     def thaw(self) -> None:
         self.is_frozen = False
@@ -117,7 +118,7 @@ class ProcessLoop(VirtualLoop):
         self.processes: list[Process] = []
         """All there ever were."""
         self._numbers = itertools.count()
-        self._steps = 0
+        self._steps = self._still = 0
         super().__init__()
 
     def create_task(self, coro: Any, *, name: Any = None, context: Context | None = None) -> Any:
@@ -157,6 +158,9 @@ class ProcessLoop(VirtualLoop):
             if after:
                 await asyncio.sleep(after)
 
+    def set_default_executor(self, executor: Any) -> None:
+        """There are no threads."""
+
     def release(self, process: Process) -> None:
         """It goes on where it was stopped."""
         ready: deque[asyncio.Handle] = self._ready  # type: ignore[attr-defined]
@@ -177,7 +181,10 @@ class ProcessLoop(VirtualLoop):
             self._steps = 0
             if not timers:
                 raise Stuck("everybody waits for somebody else")
-            self._sleeper.now_ms = max(self.now_ms, math.ceil(timers[0]._when * 1000 - 0.001))
+            at_ms = max(self.now_ms, math.ceil(timers[0]._when * 1000 - 0.001))
+            # Who waits for less than a float can tell apart from nothing shall not wait for ever.
+            self._still = self._still + 1 if at_ms == self.now_ms else 0
+            self._sleeper.now_ms = at_ms + (self._still > TIMERS_IN_AN_INSTANT)
         now_s = self.now_ms / 1000 + 0.00001
         while timers and timers[0]._when <= now_s:
             timer = heapq.heappop(timers)

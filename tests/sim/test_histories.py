@@ -19,7 +19,7 @@ from longshore_controller.store import Store
 from sim.history import run
 from world import open_store
 
-HISTORIES = 2_000
+HISTORIES = 1_200
 CHUNKS = 4
 ON_SQLITE = 20
 """Every so many-th history is kept by a real SQLite."""

@@ -13,17 +13,12 @@ import logging
 import shutil
 import tempfile
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import grpc
-from grpc import aio
-from longshore_api.v1 import batch_service_pb2 as batches
-from longshore_api.v1 import batch_service_pb2_grpc as batches_grpc
 from longshore_api.v1 import types_pb2 as types
 from longshore_api.v1 import worker_service_pb2 as workers
 from longshore_controller.core import events as ev
@@ -40,50 +35,15 @@ from sim.host import Host
 from sim.oracle import Oracle, Violation, require
 from sim.process import Process, ProcessLoop
 from sim.programs import ControllerHost, Lines, config, logging_to, programs
-from sim.wire import Call, Channel, Network, Server
-from world import Job, random_jobs
+from sim.users import User
+from sim.weather import Change, Weather
+from sim.wire import Call, Network, Server
 
-UNKNOWN = {
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.INTERNAL,
-}
-"""Nobody knows whether it was done: ask again."""
-ANSWER_WITHIN_S = 20.0
 MOVES_WITHIN_MS = 15 * 60_000
 """Virtual time in which something happens to somebody's job, until all are complete."""
 ACKED = {types.ATTEMPT_STATE_STARTED, types.ATTEMPT_STATE_ENDED}
 
 Trouble = Callable[[Random], None]
-
-
-@dataclass(frozen=True)
-class Weather:
-    """What befalls this history, how often: each seed has some kinds of trouble and not others.
-
-    Mean times between them are in seconds; None: never.
-    """
-
-    lasts_ms: int
-    slowest_ms: int
-    slow_calls: bool
-    failing: float
-    refusing: float
-    dying: float
-    troubles: dict[str, float]
-
-    @classmethod
-    def of(cls, rng: Random, troubles: dict[str, float]) -> Weather:
-        return cls(
-            lasts_ms=rng.choice([20_000, 40_000, 60_000, 120_000]),
-            slowest_ms=rng.choice([2, 50, 50, 3_000]),
-            slow_calls=rng.random() < 0.5,
-            failing=rng.choice([0.0, 0.0, 0.1, 0.4]),
-            refusing=rng.choice([0.0, 0.0, 0.1, 0.3]),
-            dying=rng.choice([0.0, 0.0, 0.01, 0.05]),
-            troubles={t: s * rng.choice([0.3, 1.0, 3.0]) for t, s in troubles.items() if rng.random() < 0.45},
-        )
 
 
 @dataclass(frozen=True)
@@ -97,7 +57,9 @@ class Told:
 class Whole:
     """The world of one seed."""
 
-    def __init__(self, seed: object, loop: ProcessLoop, folder: Path, *, trace: bool) -> None:
+    def __init__(
+        self, seed: object, loop: ProcessLoop, folder: Path, *, trace: bool, change: Change | None
+    ) -> None:
         self.seed = seed
         self.folder = folder
         self.story: deque[tuple[int, str, object]] = deque(maxlen=STORY)
@@ -108,20 +70,27 @@ class Whole:
             "the controller is replaced while it is frozen": (60, self._replace_controller),
             "workerd is killed": (40, self._kill_workerd),
             "workerd is frozen": (60, self._freeze_workerd),
+            "workerd is told to end": (60, self._end_workerd),
+            "workerd is killed while it is cut off": (60, self._kill_workerd_in_a_partition),
             "a machine is rebooted": (90, self._reboot),
             "a machine vanishes": (60, self._vanish),
             "a connection breaks": (15, self._break_call),
             "a partition": (40, self._partition),
+            "an answer is late, and the last for long": (60, self._delay_an_answer),
             "an engine is away": (60, self._lose_engine),
             "a disk is full": (60, self._fill_disk),
             "a wall clock is set": (60, self._set_clock),
         }
         self._troubles = {name: trouble for name, (_, trouble) in troubles.items()}
-        self.weather = Weather.of(Random(f"{seed}/weather"), {n: mean for n, (mean, _) in troubles.items()})
+        weather = Weather.of(Random(f"{seed}/weather"), {n: mean for n, (mean, _) in troubles.items()})
+        self.weather = weather if change is None else change(weather)
         self.failing, self.refusing = self.weather.failing, self.weather.refusing
+        self.stalling = self.weather.stalling
+        self.long_jobs = self.weather.long_jobs
         self.disk = Disk(Random(f"{seed}/disk"))
         self.disk.dying = self.weather.dying
         self.disk.happened = self.happened
+        self.disk.on_write = self._written
         self.network = Network(self, seed)
         self.records = Records()
         self.oracle = Oracle(self.limits, self.records.plans, self.now)
@@ -186,7 +155,9 @@ class Whole:
     def committed(self, events: list[ev.Event], changes: Changes) -> None:
         try:
             for event in events:
-                self.tell("log", event)
+                # Of a request that names files; the folder has another name in each run.
+                shown = replace(event, request_sha256=b"") if isinstance(event, ev.BatchCreated) else event
+                self.tell("log", shown)
                 if not isinstance(event, ev.AttemptProgressed | ev.WorkerJoined | ev.WorkerLost):
                     self._moved_ms = self.now()
             self.records.record(events, changes)
@@ -234,6 +205,8 @@ class Whole:
             for wire in message.reports.reports:
                 if wire.state == types.ATTEMPT_STATE_ENDED:
                     durable = self.disk.is_durable(host.folder / "spool", wire.SerializeToString())
+                    # What is acknowledged while it waits to be sent once more is forgotten there.
+                    durable |= self.oracle.attempts[wire.attempt_id].ended
                     require(durable, "what is told of an end is on disk for certain", wire.attempt_id)
             for report in conversation.reports(message.reports):
                 if report.state is AttemptState.ENDED:
@@ -262,6 +235,10 @@ class Whole:
 
     def _extend_lease(self, call: Call, host: Host, number: int) -> None:
         host.lease_until_ms = max(host.lease_until_ms, call.sent[number] + self.limits.lease_ms)
+
+    def _written(self, process: Process) -> None:
+        if isinstance(process.owner, Host):
+            process.owner.stall()
 
     def _latency(self) -> tuple[float, float]:
         if not self.weather.slow_calls or self._rng.random() < 0.5:
@@ -294,7 +271,7 @@ class Whole:
         users = []
         for i in range(1, 1 + self._rng.choice([1, 1, 2, 3])):
             process = Process(self._loop, f"user {i}", f"user {i}")
-            users.append(process.spawn(_User(self, i).run()))
+            users.append(process.spawn(User(self, i).run()))
         troubles = [
             self._loop.create_task(self._every(mean_s, name))
             for name, mean_s in sorted(self.weather.troubles.items())
@@ -483,10 +460,21 @@ class Whole:
         self._loop.call_later(rng.choice([0.01, 2, 2, 15, 70]), host.start_workerd)
 
     def _freeze_workerd(self, rng: Random) -> None:
+        self._some_host(rng).freeze_for(rng.choice([1, 12, 35, 60]))
+
+    def _end_workerd(self, rng: Random) -> None:
+        """Somebody installs a newer one, say: it stops its jobs, and is started again."""
+        self._some_host(rng).shut_down()
+
+    def _kill_workerd_in_a_partition(self, rng: Random) -> None:
+        """Nobody tells the next one what to do with what it finds."""
         host = self._some_host(rng)
-        if host.process is not None and not host.process.is_frozen:
-            host.freeze()
-            self._loop.call_later(rng.choice([1, 12, 35, 60]), host.thaw)
+        self.tell(host.name, "is cut off")
+        self.network.partition(host, True, True)
+        self._loop.call_later(90, lambda: self.network.heal(host, breaks=rng.random() < 0.5))
+        if host.process is not None:
+            self._kill_soon(host.process, rng)
+        self._loop.call_later(rng.choice([2, 20, 40, 60]), host.start_workerd)
 
     def _reboot(self, rng: Random) -> None:
         host = self._some_host(rng)
@@ -518,6 +506,16 @@ class Whole:
         lasts_s = rng.choice([3, 12, 35, 60, 90])
         self._loop.call_later(lasts_s, lambda: self.network.heal(host, breaks=rng.random() < lasts_s / 60))
 
+    def _delay_an_answer(self, rng: Random) -> None:
+        """What the controller says arrives just before its worker would hang up, and what the worker says
+        after that does not."""
+        host = self._some_host(rng)
+        self.tell(host.name, "its answers are late")
+        self.network.partition(host, False, True)
+        self._loop.call_later(5.5, lambda: self.network.partition(host, True, True))
+        self._loop.call_later(rng.choice([9, 13, 14]), lambda: self.network.let_down(host))
+        self._loop.call_later(90, lambda: self.network.heal(host, breaks=rng.random() < 0.5))
+
     def _lose_engine(self, rng: Random) -> None:
         host = self._some_host(rng)
         host.lose_engine()
@@ -536,7 +534,7 @@ class Whole:
         self.tell("world", "everything heals")
         self._healed = True
         self._moved_ms = self.now()
-        self.failing = self.refusing = self.disk.dying = 0
+        self.failing = self.refusing = self.stalling = self.disk.dying = 0
         self.disk.full.clear()
         self.network.heal_all()
         self._start_controller()
@@ -561,120 +559,8 @@ class Whole:
         return self._healed
 
 
-class _User:
-    """One batch, from its creation to whatever its user makes of it."""
-
-    def __init__(self, world: Whole, number: int) -> None:
-        self._world = world
-        self._number = number
-        self._rng = Random(f"{world.seed}/user {number}")
-        channel: Any = Channel(world.network)
-        self._stub: Any = batches_grpc.BatchServiceStub(channel)
-
-    async def run(self) -> None:
-        rng, stub = self._rng, self._stub
-        jobs = random_jobs(rng, most=rng.choice([4, 8, 12]))
-        await asyncio.sleep(rng.randint(0, self._world.weather.lasts_ms // 2) / 1000)
-        request = batches.CreateBatchRequest(
-            request_id=f"request {self._number}", billing_project="project", n_jobs=len(jobs)
-        )
-        asked = [self._insist(stub.CreateBatch, lambda: request) for _ in range(rng.choice([1, 1, 2]))]
-        first, *again = await asyncio.gather(*asked)
-        assert all(a == first for a in again), f"the same request made batches {first} and {again}"
-        batch_id = first.batch_id
-        self._world.records.plans[batch_id] = jobs
-        wants_cancel, wants_delete = rng.random() < 0.4, rng.random() < 0.15
-        cancel = batches.CancelBatchRequest(batch_id=batch_id, reason="no longer wanted")
-        if wants_cancel and rng.random() < 0.3:
-            await self._insist(stub.CancelBatch, lambda: cancel)
-            return
-        await asyncio.sleep(rng.choice([0, 0.1, 5]))
-        if jobs:
-            await self._insist(stub.SubmitJobs, lambda: self._bunches(batch_id, jobs))
-        await self._insist(stub.CloseBatch, lambda: batches.CloseBatchRequest(batch_id=batch_id))
-        watching = asyncio.create_task(self._watch(batch_id)) if rng.random() < 0.5 else None
-        if wants_cancel:
-            await asyncio.sleep(rng.choice([0, 0.02, 5, 40]))
-            await self._insist(stub.CancelBatch, lambda: cancel)
-        if wants_delete:
-            await asyncio.sleep(rng.choice([0, 1, 60, 300]))
-            await self._insist(stub.DeleteBatch, lambda: batches.DeleteBatchRequest(batch_id=batch_id))
-        if watching is not None:
-            await watching
-
-    async def _bunches(self, batch_id: int, jobs: Sequence[Job]) -> AsyncIterator[Any]:
-        """In two bunches, one of them twice."""
-        half = len(jobs) // 2
-        for first, bunch in ((half, jobs[half:]), (0, jobs[:half]), (half, jobs[half:])):
-            if bunch:
-                specs = [self._spec(i, job) for i, job in enumerate(bunch, first + 1)]
-                yield batches.SubmitJobsRequest(batch_id=batch_id, first_job_id=first + 1, jobs=specs)
-
-    def _spec(self, job_id: int, job: Job) -> types.JobSpec:
-        store = f"{self._world.folder}/store"
-        copy_in = types.FileCopy(source=f"{store}/a", destination="/io/a")
-        copy_out = types.FileCopy(source="/io/b", destination=f"{store}/b")
-        return types.JobSpec(
-            name=job.name,
-            attributes=job.attributes,
-            command=["true"],
-            resources=types.Resources(cpu_mcpu=job.mcpu),
-            parents=job.parents,
-            always_run=job.always_run,
-            retries=job.retries,
-            timeout_ms=0 if job_id % 4 else 60_000,
-            input_files=[copy_in] if job_id % 3 == 0 else [],
-            output_files=[copy_out] if job_id % 5 == 0 else [],
-        )
-
-    async def _watch(self, batch_id: int) -> None:
-        """Until it is complete, or deleted."""
-        complete = False
-        while not complete:
-            try:
-                async with asyncio.timeout(120):
-                    request = batches.WatchBatchRequest(batch_id=batch_id)
-                    async for batch in self._stub.WatchBatch(request, metadata=self._metadata()):
-                        complete = batch.complete
-                        known = self._world.oracle.batches[batch_id]
-                        require(known.complete or not complete, "what is told was committed", batch_id)
-            except TimeoutError:
-                continue
-            except aio.AioRpcError as error:
-                if error.code() is grpc.StatusCode.NOT_FOUND:
-                    return
-                if error.code() not in UNKNOWN:
-                    raise
-            await asyncio.sleep(self._rng.choice([0.1, 1]))
-        self._world.happened("a batch that somebody saw complete")
-
-    async def _insist(self, method: Callable[..., Awaitable[Any]], request: Callable[[], Any]) -> Any:
-        """Asks until there is an answer, and sometimes once more."""
-        rng = self._rng
-        while True:
-            try:
-                answer = await method(request(), timeout=ANSWER_WITHIN_S, metadata=self._metadata())
-            except aio.AioRpcError as error:
-                not_yet = error.code() is grpc.StatusCode.UNAUTHENTICATED and not self._token()
-                if error.code() not in UNKNOWN and not not_yet:
-                    raise
-                self._world.happened("a user who asks again")
-            else:
-                if self._world.is_healed or rng.random() < 0.9:
-                    return answer
-            await asyncio.sleep(rng.choice([0.01, 0.5, 3]))
-
-    def _metadata(self) -> tuple[tuple[str, str], ...]:
-        return (("authorization", f"Bearer {self._token()}"),)
-
-    def _token(self) -> str:
-        with suppress(FileNotFoundError):
-            return (self._world.folder / "owner").read_text().strip()
-        return ""
-
-
-def run(seed: object, *, trace: bool = False) -> Told:
-    """The history of this seed. Failed."""
+def run(seed: object, *, trace: bool = False, change: Change | None = None) -> Told:
+    """The history of this seed, in its own weather or in what is made of it. Failed."""
     shared_memory = Path("/dev/shm")
     where = shared_memory if shared_memory.is_dir() else None
     folder = Path(tempfile.mkdtemp(prefix="longshore-sim-", dir=where))
@@ -682,7 +568,7 @@ def run(seed: object, *, trace: bool = False) -> Told:
         with asyncio.Runner(loop_factory=ProcessLoop) as runner:
             loop = runner.get_loop()
             assert isinstance(loop, ProcessLoop)
-            world = Whole(seed, loop, folder, trace=trace)
+            world = Whole(seed, loop, folder, trace=trace, change=change)
             lines = Lines(world, shown=trace)
             try:
                 with programs(world, loop), logging_to(lines, logging.INFO if trace else logging.ERROR):

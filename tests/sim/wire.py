@@ -357,6 +357,14 @@ class Network:
         for call in self.of(owner):
             call.stall(up, down)
 
+    def let_down(self, owner: object) -> None:
+        """What the server says passes again, if anything was cut off."""
+        if owner in self._partitions:
+            up, _ = self._partitions[owner]
+            self._partitions[owner] = up, False
+            for call in self.of(owner):
+                call.down.go_on()
+
     def heal(self, owner: object, *, breaks: bool) -> None:
         if self._partitions.pop(owner, None) is not None:
             for call in self.of(owner):

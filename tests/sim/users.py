@@ -1,0 +1,166 @@
+"""The users of the second layer: each sends one batch through the service's own stubs, and insists."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from typing import Any, Protocol
+
+import grpc
+from grpc import aio
+from longshore_api.v1 import batch_service_pb2 as batches
+from longshore_api.v1 import batch_service_pb2_grpc as batches_grpc
+from longshore_api.v1 import types_pb2 as types
+from sim.database import Records
+from sim.oracle import Oracle, require
+from sim.weather import Weather
+from sim.wire import Channel, Network
+from world import Job, random_jobs
+
+UNKNOWN = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.INTERNAL,
+}
+"""Nobody knows whether it was done: ask again."""
+ANSWER_WITHIN_S = 20.0
+
+
+class World(Protocol):
+    seed: object
+    folder: Path
+    network: Network
+    oracle: Oracle
+    records: Records
+    weather: Weather
+
+    @property
+    def is_healed(self) -> bool:
+        """Nothing befalls anybody any more."""
+
+    def happened(self, what: str) -> None: ...
+
+
+class User:
+    """One batch, from its creation to whatever its user makes of it."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self._world = world
+        self._number = number
+        self._rng = Random(f"{world.seed}/user {number}")
+        channel: Any = Channel(world.network)
+        self._stub: Any = batches_grpc.BatchServiceStub(channel)
+
+    async def run(self) -> None:
+        rng, stub = self._rng, self._stub
+        jobs = random_jobs(rng, most=rng.choice([4, 8, 12]))
+        await asyncio.sleep(rng.randint(0, self._world.weather.lasts_ms // rng.choice([2, 10])) / 1000)
+        request_id = f"request {self._number}"
+        whole = jobs if rng.random() < 0.4 else []
+        request = batches.CreateBatchRequest(
+            request_id=request_id,
+            billing_project="project",
+            n_jobs=len(jobs),
+            jobs=[self._spec(i, job) for i, job in enumerate(whole, 1)],
+        )
+        self._world.records.wanted[request_id] = whole
+        asked = [self._insist(stub.CreateBatch, lambda: request) for _ in range(rng.choice([1, 1, 2]))]
+        first, *again = await asyncio.gather(*asked)
+        assert all(a == first for a in again), f"the same request made batches {first} and {again}"
+        batch_id = first.batch_id
+        self._world.records.plans[batch_id] = jobs
+        wants_cancel, wants_delete = rng.random() < 0.4, rng.random() < 0.15
+        cancel = batches.CancelBatchRequest(batch_id=batch_id, reason="no longer wanted")
+        if wants_cancel and rng.random() < 0.3:
+            await self._insist(stub.CancelBatch, lambda: cancel)
+            return
+        await asyncio.sleep(rng.choice([0, 0.1, 5]))
+        if not whole:
+            if jobs:
+                await self._insist(stub.SubmitJobs, lambda: self._bunches(batch_id, jobs))
+            await self._insist(stub.CloseBatch, lambda: batches.CloseBatchRequest(batch_id=batch_id))
+        else:
+            self._world.happened("a batch that came with its jobs")
+        watching = asyncio.create_task(self._watch(batch_id)) if rng.random() < 0.5 else None
+        if wants_cancel:
+            await asyncio.sleep(rng.choice([0, 0.02, 5, 40]))
+            await self._insist(stub.CancelBatch, lambda: cancel)
+        if wants_delete:
+            await asyncio.sleep(rng.choice([0, 1, 60, 300]))
+            await self._insist(stub.DeleteBatch, lambda: batches.DeleteBatchRequest(batch_id=batch_id))
+        if watching is not None:
+            await watching
+
+    async def _bunches(self, batch_id: int, jobs: Sequence[Job]) -> AsyncIterator[Any]:
+        """In two bunches, one of them twice."""
+        half = len(jobs) // 2
+        for first, bunch in ((half, jobs[half:]), (0, jobs[:half]), (half, jobs[half:])):
+            if bunch:
+                specs = [self._spec(i, job) for i, job in enumerate(bunch, first + 1)]
+                yield batches.SubmitJobsRequest(batch_id=batch_id, first_job_id=first + 1, jobs=specs)
+
+    def _spec(self, job_id: int, job: Job) -> types.JobSpec:
+        store = f"{self._world.folder}/store"
+        copy_in = types.FileCopy(source=f"{store}/a", destination="/io/a")
+        copy_out = types.FileCopy(source="/io/b", destination=f"{store}/b")
+        return types.JobSpec(
+            name=job.name,
+            attributes=job.attributes,
+            command=["true"],
+            resources=types.Resources(cpu_mcpu=job.mcpu),
+            parents=job.parents,
+            always_run=job.always_run,
+            retries=job.retries,
+            timeout_ms=0 if job_id % 4 else 60_000,
+            input_files=[copy_in] if job_id % 3 == 0 else [],
+            output_files=[copy_out] if job_id % 5 == 0 else [],
+        )
+
+    async def _watch(self, batch_id: int) -> None:
+        """Until it is complete, or deleted."""
+        complete = False
+        while not complete:
+            try:
+                async with asyncio.timeout(120):
+                    request = batches.WatchBatchRequest(batch_id=batch_id)
+                    async for batch in self._stub.WatchBatch(request, metadata=self._metadata()):
+                        complete = batch.complete
+                        known = self._world.oracle.batches[batch_id]
+                        require(known.complete or not complete, "what is told was committed", batch_id)
+            except TimeoutError:
+                continue
+            except aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.NOT_FOUND:
+                    return
+                if error.code() not in UNKNOWN:
+                    raise
+            await asyncio.sleep(self._rng.choice([0.1, 1]))
+        self._world.happened("a batch that somebody saw complete")
+
+    async def _insist(self, method: Callable[..., Awaitable[Any]], request: Callable[[], Any]) -> Any:
+        """Asks until there is an answer, and sometimes once more."""
+        rng = self._rng
+        while True:
+            try:
+                answer = await method(request(), timeout=ANSWER_WITHIN_S, metadata=self._metadata())
+            except aio.AioRpcError as error:
+                not_yet = error.code() is grpc.StatusCode.UNAUTHENTICATED and not self._token()
+                if error.code() not in UNKNOWN and not not_yet:
+                    raise
+                self._world.happened("a user who asks again")
+            else:
+                if self._world.is_healed or rng.random() < 0.9:
+                    return answer
+            await asyncio.sleep(rng.choice([0.01, 0.5, 3]))
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("authorization", f"Bearer {self._token()}"),)
+
+    def _token(self) -> str:
+        with suppress(FileNotFoundError):
+            return (self._world.folder / "owner").read_text().strip()
+        return ""
