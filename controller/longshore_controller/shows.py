@@ -31,7 +31,8 @@ class Page(Generic[R]):
         """When the version was; `time.monotonic`."""
         self.over = False
         """There will be no other version."""
-        self.lookers: set[asyncio.Event] = set()
+        self.lookers: list[asyncio.Event] = []
+        """One of them twice while it moves from here to here."""
         self._rows: dict[int, R] = {}
         self._head: object = None
         self._since: dict[int, int] = {}
@@ -118,11 +119,11 @@ class Show(Generic[P]):
         if (page := self._pages.get(position)) is None:
             page = self._pages[position] = self._content.page(position)
             self._following.wake()
-        page.lookers.add(looker)
+        page.lookers.append(looker)
         try:
             yield page
         finally:
-            page.lookers.discard(looker)
+            page.lookers.remove(looker)
             if not page.lookers:
                 del self._pages[position]
                 self._content.drop(position)

@@ -219,6 +219,19 @@ async def test_another_window_is_answered_at_once_and_only_the_latest_counts(ser
         assert all(len(v.rows) == 10 for v in seen.views[before:])
 
 
+async def test_who_asks_for_the_same_again_is_still_told_of_what_changes(service: Running) -> None:
+    batch_id = await service.ada.submit(job())
+    async with jobs(service.ada, batch_id) as seen:
+        await seen.next()
+        await seen.show(pb.JobsWindow(batch_id=batch_id, n=50))
+        assert (await seen.next()).whole
+        async with service.worker() as worker:
+            (attempt,) = await worker.assigned()
+            await worker.run_to_end(attempt.attempt_id)
+        await seen.until(lambda v: v.batch.complete)
+        assert states(seen) == {1: SUCCESS}
+
+
 async def test_a_quiet_stream_shows_that_it_is_alive(
     service: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
