@@ -31,8 +31,9 @@ class Records:
         self.rows = Rows()
 
     def record(self, events: list[ev.Event], changes: Changes) -> None:
+        whole = {batch_id for batch_id, _ in changes.bunches}
         for event in events:
-            if isinstance(event, ev.BatchCreated) and event.bunch is not None:
+            if isinstance(event, ev.BatchCreated) and event.batch_id in whole:
                 self.plans[event.batch_id] = self.wanted[event.request_id]
             elif isinstance(event, ev.BatchClosed):
                 self.rows.add_jobs(event.batch_id, self.plans[event.batch_id])
