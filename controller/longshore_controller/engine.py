@@ -187,7 +187,7 @@ class Engine:
                     decided.append((look, future, request(reactor, now)))
                 except Refusal as refusal:
                     decided.append((None, future, refusal))
-            more = reactor.advance(now)
+            more = reactor.advance(now, busy=bool(requests))
             seen = [look(reactor, answer) if look else answer for look, _, answer in decided]
             events, changes = reactor.take()
             if events:

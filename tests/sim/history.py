@@ -93,7 +93,9 @@ class Weather:
 
 def limits_of(rng: Random) -> Limits:
     return Limits(
-        slice_jobs=rng.choice([1, 3, 1_000]),
+        slice_jobs=(slice := rng.choice([1, 3, 1_000])),
+        slice_cancelled=slice,
+        slice_cancelled_busy=slice,
         progress_ms=rng.choice([5_000, 60_000]),
         shun_most_ms=60_000,
         remembered_requests=rng.choice([1, 10_000]),

@@ -52,7 +52,11 @@ class Limits:
     progress_ms: int = 60_000
     """How often billed time of a running attempt is made durable."""
     slice_jobs: int = 1_000
-    """Jobs looked at for cancelling, released or placed in one step."""
+    """Jobs released or placed in one step."""
+    slice_cancelled: int = 250
+    """Jobs looked at for cancelling in one step: each is a row, and nobody waits for them ..."""
+    slice_cancelled_busy: int = 20
+    """... in a step that somebody waits for."""
     shun_ms: int = 1_000
     """A worker that refuses or loses an attempt gets nothing for so long, doubling each time ..."""
     shun_most_ms: int = 300_000
@@ -276,13 +280,17 @@ class Reactor:
 
     # -- time ----------------------------------------------------------------------------------------
 
-    def advance(self, now: int) -> bool:
-        """Do what is due: lost workers, cancelling, releasing, completing, placing. True: call again."""
+    def advance(self, now: int, *, busy: bool = False) -> bool:
+        """Do what is due: lost workers, cancelling, releasing, completing, placing. True: call again.
+
+        ``busy``: somebody waits for the commit of this step.
+        """
         for worker_id, session in list(self._sessions.items()):
             if now >= session.lost_at_ms:
                 self._lose(worker_id, now)
         size = self._limits.slice_jobs
-        left = self._cancel_jobs(size, now), self._announce(size, now), self._place(size, now)
+        cancelled = self._limits.slice_cancelled_busy if busy else self._limits.slice_cancelled
+        left = self._cancel_jobs(cancelled, now), self._announce(size, now), self._place(size, now)
         return min(left) <= 0
 
     def next_due(self, now: int) -> int | None:

@@ -19,7 +19,9 @@ from world import Job, World, do_something
 @pytest.mark.parametrize("seed", range(12))
 def test_after_any_history_memory_log_and_rows_say_the_same(store: Store, seed: int) -> None:
     rng = random.Random(seed)
-    world = World(store, Limits(slice_jobs=rng.choice([1, 3, 1000])))
+    world = World(
+        store, Limits(slice_jobs=rng.choice([1, 3, 1000]), slice_cancelled=rng.choice([1, 3, 1000]))
+    )
     for _ in range(80):
         do_something(world, rng)
         # Not every step is committed by itself: a commit may hold much.
