@@ -154,8 +154,7 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
                     visible.add(request.batch_id)
                 if len(staging) >= BUNCHES_PER_CALL:
                     done, staging = await asyncio.wait(staging, return_when=asyncio.FIRST_COMPLETED)
-                    for task in done:
-                        task.result()
+                    await asyncio.gather(*done)  # Of two that failed one is raised, and both are heard.
                 n_jobs += len(request.jobs)
                 staging.add(asyncio.create_task(self._stage(request)))
             await asyncio.gather(*staging)

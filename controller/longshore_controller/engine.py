@@ -144,8 +144,11 @@ class Engine:
             self._reactor.extend_lease(worker_id, session, self._clock.now_ms())
 
     def is_live(self, attempt_id: str, worker_id: str) -> bool:
-        """The attempt is this worker's to run: not ended, not revoked."""
-        attempt = self._reactor.state.attempts.get(attempt_id) if self._reactor else None
+        """The attempt is this worker's to run: not ended, not revoked. Refusal UNAVAILABLE while nobody
+        knows, since memory is being loaded: what is not known to live is not known to be over."""
+        if self._reactor is None:
+            raise _unavailable()
+        attempt = self._reactor.state.attempts.get(attempt_id)
         return attempt is not None and attempt.worker_id == worker_id and not attempt.revoked
 
     def job_states(self, batch_id: int) -> bytes | None:
