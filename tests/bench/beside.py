@@ -72,7 +72,7 @@ def _beside(server: postgres.Cluster, python: Path, peer: str, n: int) -> Result
         )
     theirs = json.loads(lines[-1].removeprefix("RESULT "))
     rates = [float(rate) for rate in theirs["rates"]]
-    runtime, cores = ("process", 8) if theirs["kind"] == "process" else ("fake", 2000)
+    runtime, cores = ("process", goal2.PROCESS_CORES) if theirs["kind"] == "process" else ("fake", 2000)
     with service(server) as made, made.client as client:
         made.worker(runtime, cores=cores)
         goal2.run(made, client, 20)
