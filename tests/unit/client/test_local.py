@@ -540,10 +540,10 @@ def test_an_image_without_docker_is_refused_with_what_to_install_or_start(
     p = hp.Pipeline(backend=backend)
     p.new_task().command(f"touch {here.parent}/ran")
     p.new_task(name="boxed").image("python:3.11")
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{here}/nobody.sock")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nobody.sock")  # Longer paths have another fault.
     with pytest.raises(hp.Unavailable, match="'boxed' runs in Docker.*no Docker engine answers") as refused:
         p.run()
-    assert f"{here}/nobody.sock: No such file or directory" in refused.value.message
+    assert "unix:///nobody.sock: No such file or directory" in refused.value.message
     assert "start its engine" in refused.value.hint
     assert "urllib3" not in "".join(traceback.format_exception(refused.value))
     with monkeypatch.context() as patch:
