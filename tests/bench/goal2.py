@@ -12,7 +12,6 @@ from bench.measure import Goal, Result, Size, in_turns, medians
 from bench.service import Service, per_job, service
 from longshore import Client
 
-
 PROCESS_CORES = 64
 """Of a worker that runs processes: so many are under way at once, as on a large machine."""
 
