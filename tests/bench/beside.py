@@ -1,4 +1,4 @@
-"""Goal 2 beside other schedulers: `python -m bench.beside VENV [--quick]`."""
+"""Goal 2 beside other schedulers: `python -m bench.beside VENV [PEER ...] [--quick]`."""
 
 from __future__ import annotations
 
@@ -21,20 +21,23 @@ _PACKAGES = {
     "ray": "ray",
 }
 _LONGEST_S = 600
+_MANY = {"process": "processes", "function": "functions"}
+_MOST = {"slurm": 500}
+"""Tasks of a peer that would take longer than we wait."""
 
 
-def main(venv: Path, size: Size) -> int:
+def main(venv: Path, peers: list[str], size: Size) -> int:
     """0 whatever is missing: what cannot be measured is said."""
     n = size.of(5_000, 500, 10)
     python = venv / "bin" / "python"
     results: list[Result] = []
     with servers() as server:
-        for peer in (*_PACKAGES, "slurm"):
+        for peer in peers or (*_PACKAGES, "slurm"):
             if why := _installed(python, peer):
                 print(f"-     {peer}: not measured: {why}", flush=True)
                 continue
             try:
-                result = _beside(server, python, peer, n)
+                result = _beside(server, python, peer, min(n, _MOST.get(peer, n)))
             except (subprocess.SubprocessError, RuntimeError) as error:
                 print(f"-     {peer}: not measured: {error}", flush=True)
                 continue
@@ -77,13 +80,14 @@ def _beside(server: postgres.Cluster, python: Path, peer: str, n: int) -> Result
         made.worker(runtime, cores=cores)
         goal2.run(made, client, 20)
         ours = [goal2.run(made, client, n) for _ in rates]
-    note = (
-        f"{peer}: one task, submit → result p50 {theirs['single_ms']:.1f} ms; its tasks are {theirs['kind']}s"
-    )
+    tasks = _MANY[theirs["kind"]]
+    note = f"{peer}: one task, submit → result p50 {theirs['single_ms']:.1f} ms; its tasks are {tasks}"
     return Result(
         "2", f"{n:,} no-op jobs, {runtime} runtime", "jobs/s", ours, rates, f"tasks/s of {peer}", note=note
     )
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Size(quick="--quick" in sys.argv, tiny="--tiny" in sys.argv)))
+    named = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
+    size = Size(quick="--quick" in sys.argv, tiny="--tiny" in sys.argv)
+    sys.exit(main(Path(named[0]), named[1:], size))
