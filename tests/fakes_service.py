@@ -560,6 +560,7 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
             batch_id=batch.batch_id,
             billing_project=batch.request.billing_project,
             cancel_after_n_failures=batch.request.cancel_after_n_failures,
+            callback=batch.request.callback,
             user=self.user,
             state=state,
             closed=batch.closed,

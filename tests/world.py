@@ -163,6 +163,8 @@ class Rows:
         self.batches |= changes.batches
         for batch_id, deleted_at_ms in changes.deletions:
             self.batches[batch_id] = self.batches[batch_id]._replace(deleted_at_ms=deleted_at_ms)
+        for batch_id, outcome in changes.called_back:
+            self.batches[batch_id] = self.batches[batch_id]._replace(callback_outcome=outcome)
 
 
 class World:

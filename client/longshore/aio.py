@@ -73,10 +73,11 @@ class AsyncClient(AnyClient):
         billing_project: str | None = None,
         token: str | None = None,
         cancel_after_n_failures: int | None = None,
+        callback: str | None = None,
     ) -> AsyncBatchBuilder:
         """A batch to add jobs to; see `Client.create_batch`. Asks nothing."""
         project = self._billing_project if billing_project is None else billing_project
-        draft = Draft.of(project, attributes, name, token, cancel_after_n_failures)
+        draft = Draft.of(project, attributes, name, token, cancel_after_n_failures, callback)
         return AsyncBatchBuilder(self, draft)
 
     async def get_batch(self, batch_id: int) -> AsyncBatch:

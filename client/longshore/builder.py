@@ -27,6 +27,7 @@ class Draft(NamedTuple):
     attributes: Mapping[str, str]
     token: str | None
     cancel_after_n_failures: int
+    callback: str
 
     @classmethod
     def of(
@@ -36,6 +37,7 @@ class Draft(NamedTuple):
         name: str | None,
         token: str | None,
         cancel_after_n_failures: int | None,
+        callback: str | None,
     ) -> Draft:
         if not billing_project:
             raise UsageError("a batch needs a billing project", hint="Client('my-project')")
@@ -47,7 +49,9 @@ class Draft(NamedTuple):
         most = 0
         if cancel_after_n_failures is not None:
             most = check_count("cancel_after_n_failures", cancel_after_n_failures)
-        return cls(check_text("billing_project", billing_project), whole, token, most)
+        if callback is not None:
+            callback = check_text("callback", callback)
+        return cls(check_text("billing_project", billing_project), whole, token, most, callback or "")
 
 
 class AnyBuilder(ABC, Generic[AJob]):

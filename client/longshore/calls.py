@@ -143,6 +143,7 @@ class Calls:
             n_jobs=len(jobs),
             attributes=draft.attributes,
             cancel_after_n_failures=draft.cancel_after_n_failures,
+            callback=draft.callback,
         )
         if 0 < len(jobs) <= _BUNCH_JOBS:
             bunch = next(_bunches(0, jobs, 0))

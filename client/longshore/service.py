@@ -108,10 +108,14 @@ class Client(AnyClient):
         billing_project: str | None = None,
         token: str | None = None,
         cancel_after_n_failures: int | None = None,
+        callback: str | None = None,
     ) -> BatchBuilder:
         """A batch to add jobs to; the service hears of it at `submit`.
 
         The batch is cancelled as soon as `cancel_after_n_failures` of its jobs have failed; None: never.
+        `callback` is a URL (http or https): once the batch is complete, the service sends its status there
+        by one POST of JSON, what ``longshore get -o json`` prints, and says in `BatchStatus.callback_outcome`
+        what came of it. The URL is seen by everybody who sees the batch.
         `token` makes it the same batch whoever submits it: give the same one to repeat a submission
         in another process. Without it a random one is made.
 
@@ -119,7 +123,8 @@ class Client(AnyClient):
         <BatchBuilder of 0 jobs>
         """
         project = self._billing_project if billing_project is None else billing_project
-        return BatchBuilder(self, Draft.of(project, attributes, name, token, cancel_after_n_failures))
+        draft = Draft.of(project, attributes, name, token, cancel_after_n_failures, callback)
+        return BatchBuilder(self, draft)
 
     def get_batch(self, batch_id: int) -> Batch:
         """The handle of a batch. Raises NotFound.

@@ -241,6 +241,10 @@ class BatchStatus(_Priced):
     cancel_reason: str
     cancel_after_n_failures: int = 0
     """As it was asked for; 0: never."""
+    callback: str = ""
+    """URL that is told when the batch is complete."""
+    callback_outcome: str = ""
+    """What came of that, e.g. ``200 OK``; empty: not called yet."""
 
     @property
     def name(self) -> str:

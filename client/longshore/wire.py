@@ -126,6 +126,8 @@ def batch_status(message: types_pb2.Batch) -> BatchStatus:
         cancelled_by=message.cancelled_by,
         cancel_reason=message.cancel_reason,
         cancel_after_n_failures=message.cancel_after_n_failures,
+        callback=message.callback,
+        callback_outcome=message.callback_outcome,
     )
 
 

@@ -34,6 +34,7 @@ from longshore_api.v1 import (
 )
 
 from longshore_controller.api import About, AuthService, BatchService
+from longshore_controller.callbacks import Callbacks
 from longshore_controller.config import Config, ConfigError, Server, load, show
 from longshore_controller.core.model import Refusal
 from longshore_controller.core.reactor import Limits
@@ -102,7 +103,8 @@ class Controller:
         self._clock = clock = SteadyClock()
         self.engine = Engine(self.store, self.feed, limits, clock=clock, new_id=new_attempt_id)
         self.logs = Logs(Path(config.store.logs))
-        bounds = Bounds(config.store.folder, workers.largest_mcpu)
+        private = config.service.private_callbacks
+        bounds = Bounds(config.store.folder, workers.largest_mcpu, private)
         about = About(
             _version(), config.service.embedded, config.remote_tmpdir, tuple(config.service.notices)
         )
@@ -123,6 +125,7 @@ class Controller:
             Terms(workers.lease_ms, workers.heartbeat_ms),
             on_activated=self._renew_activation_token,
         )
+        self._callbacks = Callbacks(self.store, self.engine, self.feed, private=private)
         self._health = health.aio.HealthServicer()
 
     @asynccontextmanager
@@ -138,7 +141,8 @@ class Controller:
             await self._renew_activation_token()
             loop = asyncio.create_task(self.engine.run())
             server = aio.server(interceptors=[Doorkeeper(Tokens(self.store))], options=OPTIONS)
-            chores = [asyncio.create_task(self._clean_up()), asyncio.create_task(self._report_ready())]
+            work = self._clean_up(), self._report_ready(), self._callbacks.run()
+            chores = [asyncio.create_task(each) for each in work]
             try:
                 yield await self._listen(server), loop
             finally:

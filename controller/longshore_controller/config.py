@@ -72,6 +72,8 @@ class Service:
     """A worker's one-time token, made anew when it was used; empty: no worker can join."""
     notices: list[str] = field(default_factory=list)
     """What users should know, e.g. that jobs are not isolated."""
+    private_callbacks: bool = False
+    """Batches may call back addresses of this machine and of private networks."""
 
 
 @dataclass(frozen=True, slots=True)

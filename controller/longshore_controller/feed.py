@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from longshore_controller.core.events import AttemptAssigned, AttemptRevoked, Event, WorkerLost
+from longshore_controller.core.events import (
+    AttemptAssigned,
+    AttemptRevoked,
+    BatchCompleted,
+    Event,
+    WorkerLost,
+)
 from longshore_controller.core.rows import Changes
 
 MAILBOX = 10_000
@@ -107,10 +113,15 @@ class Feed:
         self._followers: dict[Topic, set[Following]] = defaultdict(set)
 
     def follow(
-        self, *, worker: str | None = None, batch: int | None = None, user: str | None = None
+        self,
+        *,
+        worker: str | None = None,
+        batch: int | None = None,
+        user: str | None = None,
+        completed: bool | None = None,
     ) -> Following:
-        """News from now on of one worker's orders, one batch, or one user's batches."""
-        given: list[Topic] = [("worker", worker), ("batch", batch), ("user", user)]
+        """News from now on of one worker's orders, one batch, one user's batches, or all completions."""
+        given: list[Topic] = [("worker", worker), ("batch", batch), ("user", user), ("completed", completed)]
         (topic,) = [t for t in given if t[1] is not None]
 
         def leave(following: Following) -> None:
@@ -136,6 +147,8 @@ class Feed:
                 parts["batch", batch_id].append(event)
                 if (user := owners.get(batch_id)) is not None:
                     parts["user", user].append(event)
+                if isinstance(event, BatchCompleted):
+                    parts["completed", True].append(event)
         for topic, events in parts.items():
             if followers := self._followers.get(topic):
                 part = Committed(committed.seq, committed.at_ms, events, committed.changes)

@@ -182,6 +182,7 @@ class EmbeddedService:
                 "owner_token_file": str(folder / "owner.token"),
                 "activation_token_file": str(folder / "activation.token"),
                 "notices": list(self._plan.notices),
+                "private_callbacks": True,
             },
             "workers": {"largest_mcpu": self._plan.mcpu},
         }

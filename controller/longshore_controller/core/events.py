@@ -27,6 +27,8 @@ class BatchCreated:
     at_ms: int
     cancel_after_n_failures: int = 0
     """0: never."""
+    callback: str = ""
+    """URL that is told of the batch's completion; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,17 @@ class BatchCompleted:
     """Every job is in a final state; the batch leaves the controller's memory."""
 
     batch_id: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCalledBack:
+    """The batch is complete and its callback was called."""
+
+    batch_id: int
+    user: str
+    """Whose batch it is; it has left memory."""
+    outcome: str
     at_ms: int
 
 
@@ -184,6 +197,7 @@ Event = (
     | BatchCancelled
     | BatchDeleted
     | BatchCompleted
+    | BatchCalledBack
     | JobsReady
     | JobsCancelled
     | WorkerJoined

@@ -93,6 +93,7 @@ class CreateBatch:
     n_jobs: int
     attributes: dict[str, str] = field(default_factory=dict)
     cancel_after_n_failures: int = 0
+    callback: str = ""
 
 
 class Reactor:
@@ -166,6 +167,7 @@ class Reactor:
             ev.BatchCreated(
                 batch_id, request.user, request.billing_project, request.request_id, request.request_sha256,
                 request.n_jobs, request.attributes, now, request.cancel_after_n_failures,
+                request.callback,
             )
         )  # fmt: skip
         if jobs is not None:
@@ -203,6 +205,10 @@ class Reactor:
                 return
             self.on_cancel(batch_id, by, "batch deleted", now)
         self._emit(ev.BatchDeleted(batch_id, by, user, now))
+
+    def on_called_back(self, batch_id: int, user: str, outcome: str, now: int) -> None:
+        """The callback of this complete batch of ``user`` was called."""
+        self._emit(ev.BatchCalledBack(batch_id, user, outcome, now))
 
     # -- workers -------------------------------------------------------------------------------------
 

@@ -41,6 +41,8 @@ class BatchRow(NamedTuple):
     cancel_reason: str
     deleted_at_ms: int | None
     cancel_after_n_failures: int = 0
+    callback: str = ""
+    callback_outcome: str = ""
 
 
 class JobRow(NamedTuple):
@@ -109,6 +111,13 @@ class DeletionRow(NamedTuple):
     deleted_at_ms: int
 
 
+class CalledBackRow(NamedTuple):
+    """What came of calling the callback of a batch that has left memory."""
+
+    batch_id: int
+    callback_outcome: str
+
+
 @dataclass(slots=True)
 class Changes:
     """What the events since the last `take_changes` did to rows. Ranges are written first, in order."""
@@ -119,6 +128,7 @@ class Changes:
     attempts: dict[str, AttemptRow] = field(default_factory=dict)
     workers: dict[str, WorkerRow] = field(default_factory=dict)
     deletions: list[DeletionRow] = field(default_factory=list)
+    called_back: list[CalledBackRow] = field(default_factory=list)
     bunches: list[tuple[int, StagedJobs]] = field(default_factory=list)
     """Jobs of new batches, from job 1 on, by batch id. Their rows are written before all others."""
     owners: dict[int, str] = field(default_factory=dict)

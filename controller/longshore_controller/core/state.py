@@ -27,6 +27,7 @@ from longshore_controller.core.model import (
 from longshore_controller.core.rows import (
     AttemptRow,
     BatchRow,
+    CalledBackRow,
     Changes,
     DeletionRow,
     JobRangeRow,
@@ -108,6 +109,7 @@ class Batch:
     cost_nanousd: int = 0
     cancel_after_n_failures: int = 0
     """0: never."""
+    callback: str = ""
     columns: JobColumns | None = None
     counts: list[int] = field(default_factory=lambda: [0] * 8)
     """Jobs by state; index is the JobState."""
@@ -152,7 +154,7 @@ class Batch:
             c[JobState.RUNNING], c[JobState.SUCCESS], failed, c[JobState.CANCELLED],
             self.msec_mcpu, self.cost_nanousd, self.created_at_ms,
             self.closed_at_ms, completed_at_ms, self.cancelled_at_ms, self.cancelled_by, self.cancel_reason,
-            self.deleted_at_ms, self.cancel_after_n_failures,
+            self.deleted_at_ms, self.cancel_after_n_failures, self.callback,
         )  # fmt: skip
 
     def job_row(
@@ -261,7 +263,7 @@ class State:
                 batch = Batch(
                     event.batch_id, event.user, event.billing_project, event.request_id, event.request_sha256,
                     event.attributes, event.n_jobs, event.at_ms,
-                    cancel_after_n_failures=event.cancel_after_n_failures,
+                    cancel_after_n_failures=event.cancel_after_n_failures, callback=event.callback,
                 )  # fmt: skip
                 self.add_batch(batch)
                 self._note(batch)
@@ -286,6 +288,10 @@ class State:
                     self._note(batch_)
                 else:
                     self._changes.deletions.append(DeletionRow(event.batch_id, event.at_ms))
+                    self._changes.owners[event.batch_id] = event.user
+            case ev.BatchCalledBack():
+                if event.batch_id not in self.batches:
+                    self._changes.called_back.append(CalledBackRow(event.batch_id, event.outcome))
                     self._changes.owners[event.batch_id] = event.user
             case ev.BatchCompleted():
                 self._completed(event)

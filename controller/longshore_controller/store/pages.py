@@ -71,6 +71,14 @@ class Pages:
         """The batch that this request made, also when it was deleted since."""
         return self._one_batch('"user" = ? AND request_id = ?', user, request_id)
 
+    def callbacks_due(self, after_id: int, limit: int) -> list[BatchRow]:
+        """Complete batches whose callback was not called yet, oldest first."""
+        due = (BATCH.c.callback != "") & (BATCH.c.callback_outcome == "") & BATCH.c.deleted_at_ms.is_null()
+        query = BATCH.select().where(due & BATCH.c.completed_at_ms.is_null(False))
+        query = query.where(BATCH.c.batch_id > after_id).order_by(BATCH.c.batch_id).limit(limit)
+        with self._db.reading() as db:
+            return list(self._batches(query, db))
+
     def batches(self, user: str, *, before_id: int | None = None, limit: int) -> list[BatchRow]:
         """A user's batches, newest first."""
         query = BATCH.select().where((BATCH.c.user == user) & BATCH.c.deleted_at_ms.is_null())

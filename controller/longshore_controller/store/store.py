@@ -194,6 +194,12 @@ class Store(SharedStore):
                 "UPDATE batch SET deleted_at_ms = COALESCE(deleted_at_ms, ?) WHERE batch_id = ?",
                 *(deleted_at_ms, batch_id),
             )
+        for called in changes.called_back:
+            self._db.execute(
+                db,
+                "UPDATE batch SET callback_outcome = ? WHERE batch_id = ? AND completed_at_ms IS NOT NULL",
+                *(called.callback_outcome, called.batch_id),
+            )
 
     def _load_state(self, db: peewee.Database) -> State:
         state = State()
@@ -202,7 +208,7 @@ class Store(SharedStore):
                 row.batch_id, row.user, row.billing_project, row.request_id, row.request_sha256,
                 row.attributes, row.n_jobs, row.created_at_ms, row.closed_at_ms, row.cancelled_at_ms,
                 row.cancelled_by, row.cancel_reason, row.deleted_at_ms, row.msec_mcpu, row.cost_nanousd,
-                row.cancel_after_n_failures,
+                row.cancel_after_n_failures, row.callback,
             )  # fmt: skip
             state.add_batch(batch)
             if row.closed_at_ms is not None:

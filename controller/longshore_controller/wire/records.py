@@ -194,6 +194,8 @@ def batch_message(row: BatchRow) -> types_pb2.Batch:
         cancelled_by=row.cancelled_by,
         cancel_reason=row.cancel_reason,
         cancel_after_n_failures=row.cancel_after_n_failures,
+        callback=row.callback,
+        callback_outcome=row.callback_outcome,
     )
 
 

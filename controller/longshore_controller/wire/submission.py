@@ -26,6 +26,7 @@ from longshore_controller.core.model import (
 )
 from longshore_controller.core.query import InState, Query, QueryError, parse_for_batches, parse_for_jobs
 from longshore_controller.core.reactor import CreateBatch
+from longshore_controller.wire.urls import target_of
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -58,6 +59,8 @@ class Bounds:
     store_folder: str
     """Absolute; files of jobs lie in it."""
     largest_mcpu: int
+    private_callbacks: bool = False
+    """A batch's callback may be an address of this machine or of a private network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,8 @@ def create_batch(
         if request.jobs and len(request.jobs) != request.n_jobs:
             raise _Wrong("n_jobs", f"{len(request.jobs):,}, as many as jobs, got {request.n_jobs:,}")
         _attributes(request.attributes)
+        if request.callback:
+            _callback(request.callback, private=bounds.private_callbacks)
     except _Wrong as wrong:
         _refuse(wrong.path, wrong.what)
     content = batch_service_pb2.CreateBatchRequest()
@@ -135,6 +140,7 @@ def create_batch(
         n_jobs=request.n_jobs,
         attributes=dict(request.attributes),
         cancel_after_n_failures=min(request.cancel_after_n_failures, MAX_JOBS + 1),
+        callback=request.callback,
     )
     return wanted, _jobs(request.jobs, 1, bounds) if request.jobs else None
 
@@ -398,6 +404,13 @@ def _attributes(attributes: Mapping[str, str]) -> None:
         raise _Wrong(
             "attributes", f"at most {MAX_ATTRIBUTES_BYTES:,} bytes of names and values, got {size:,}"
         )
+
+
+def _callback(url: str, *, private: bool) -> None:
+    try:
+        target_of(url, private=private)
+    except ValueError as wrong:
+        raise _Wrong("callback", str(wrong)) from None
 
 
 def _text(path: str, value: str, most: int, *, required: bool = False) -> None:

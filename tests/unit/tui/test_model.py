@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from longshore.status import (
     AttemptStatus,
@@ -114,7 +115,7 @@ def test_the_containers_of_an_earlier_attempt_are_its_own() -> None:
 
 
 def a_batch(**changes: int) -> BatchStatus:
-    counts = dict.fromkeys(
+    counts: dict[str, Any] = dict.fromkeys(
         ("n_pending", "n_ready", "n_running", "n_completed", "n_succeeded", "n_failed", "n_cancelled"), 0
     )
     counts.update(changes)
