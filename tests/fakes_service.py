@@ -456,6 +456,18 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
                 at = min(at + 7, end)
         yield pb.LogChunk(offset=at, end=True)
 
+    def SearchLog(self, request: pb.SearchLogRequest, context: grpc.ServicerContext) -> pb.SearchLogResponse:
+        with self._changed:
+            _, job = self._job(request.batch_id, request.job_id, context)
+            log, text = job.logs.get(request.container, b"").lower(), request.text.encode().lower()
+        if request.backward:
+            at = log.rfind(text, 0, request.offset + len(text) - 1)
+        else:
+            at = log.find(text, request.offset)
+        if at < 0:
+            return pb.SearchLogResponse(end=True)
+        return pb.SearchLogResponse(line_offset=log.rfind(b"\n", 0, at) + 1, searched_to=at)
+
     # Inside; callers hold the lock.
 
     def _views(

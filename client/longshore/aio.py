@@ -253,6 +253,10 @@ class AsyncLog(AnyLog):
         """The last `n` lines, of at most 64 KiB; with `follow` those before the container's end."""
         return await self._tail(n, follow, timeout)
 
+    async def find(self, text: str, offset: int = 0, *, backward: bool = False) -> int | None:
+        """The offset of the next line that holds `text`, or of the last before `offset`; see `Log.find`."""
+        return await self._find(text, offset, backward)
+
     def __aiter__(self) -> AsyncIterator[str]:
         """Its lines, without what ends them, as they come; one of over a MiB comes in pieces."""
         return self._lines()

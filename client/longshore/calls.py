@@ -241,6 +241,35 @@ class Calls:
                 if chunk.end or (limit and request.limit == 0):
                     return
 
+    async def find_in_log(
+        self,
+        batch_id: int,
+        job_id: int,
+        container: str,
+        attempt_id: str,
+        text: str,
+        *,
+        offset: int,
+        backward: bool,
+    ) -> int | None:
+        """Where the next line begins that holds the text."""
+        request = batch_service_pb2.SearchLogRequest(
+            batch_id=batch_id,
+            job_id=job_id,
+            attempt_id=attempt_id,
+            container=_number("container", container, wire.CONTAINERS),  # type: ignore[arg-type]
+            text=text,
+            offset=offset,
+            backward=backward,
+        )
+        while True:
+            found = await self._ask("SearchLog", request)
+            if found.HasField("line_offset"):
+                return int(found.line_offset)
+            if found.end:
+                return None
+            request.offset = found.searched_to
+
     async def watch_events(self, after_seq: int, batch_id: int | None) -> AsyncGenerator[Events, None]:
         request = batch_service_pb2.WatchEventsRequest(after_seq=after_seq, batch_id=batch_id or 0)
         async with aclosing(self._stream("WatchEvents", request, wire.events, None)) as stream:

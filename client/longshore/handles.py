@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol
 
-from .checks import check_id
-from .errors import BatchFailedError, NotFound, NotSubmitted
+from .checks import check_id, check_text
+from .errors import BatchFailedError, NotFound, NotSubmitted, UsageError
 from .status import AttemptStatus, BatchStatus, JobStatus, LogChunk
 from .steps import finish, iterate
 
@@ -57,6 +57,18 @@ class Answering(Protocol):
         follow: bool,
         timeout: float | None,
     ) -> AsyncGenerator[LogChunk, None]: ...
+
+    async def find_in_log(
+        self,
+        batch_id: int,
+        job_id: int,
+        container: str,
+        attempt_id: str,
+        text: str,
+        *,
+        offset: int,
+        backward: bool,
+    ) -> int | None: ...
 
 
 class Connected(Protocol):
@@ -239,6 +251,20 @@ class AnyLog:
     async def _read(self, offset: int, limit: int | None) -> bytes:
         async with aclosing(self._chunks(offset, limit)) as chunks:
             return b"".join([chunk.data async for chunk in chunks])
+
+    async def _find(self, text: str, offset: int, backward: bool) -> int | None:
+        if not check_text("text", text) or "\n" in text:
+            raise UsageError(f"text must be some of one line, got {text!r}")
+        batch = self._job._of
+        return await batch._calls.find_in_log(
+            batch.id,
+            self._job.id,
+            self._container,
+            await self._attempt_id(),
+            text,
+            offset=offset,
+            backward=backward,
+        )
 
     async def _lines(self) -> AsyncGenerator[str, None]:
         rest = b""
@@ -479,6 +505,16 @@ class Log(AnyLog):
         'world'
         """
         return finish(self._tail(n, follow, timeout))
+
+    def find(self, text: str, offset: int = 0, *, backward: bool = False) -> int | None:
+        """The offset of the next line that holds `text`, from `offset` on, or of the last one before it.
+
+        Looked for is where the log lies, in what has come of it, a to z in any case. None: there is none.
+
+        >>> job.log().find('WORLD')
+        6
+        """
+        return finish(self._find(text, offset, backward))
 
     def __iter__(self) -> Iterator[str]:
         """Its lines, without what ends them, as they come; one of over a MiB comes in pieces."""

@@ -37,6 +37,8 @@ from longshore_controller.wire import records, submission
 
 LIST_S = 10.0
 """For looking at names one by one before a list is answered."""
+SEARCH_S = 2.0
+"""For looking through a log before it is said how far one came."""
 LOG_PAGE = 500
 """Commits read at a time from the event log."""
 EVENTS_PER_MESSAGE = 10_000
@@ -330,6 +332,23 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
                 async for piece in reading.pieces(query):
                     yield batch_service_pb2.LogChunk(**piece._asdict())
 
+    async def SearchLog(
+        self, request: batch_service_pb2.SearchLogRequest, context: Context
+    ) -> batch_service_pb2.SearchLogResponse:
+        wanted = submission.log_search(request)
+        key = wanted.batch_id, wanted.job_id
+        await self._visible.job(*key)
+        if wanted.attempt_id:
+            attempt: AttemptRow | None = await self._named_attempt(*key, wanted.attempt_id)
+        else:
+            attempt = next(iter((await read(self._store.attempts, *key))[-1:]), None)
+        if attempt is None:
+            return batch_service_pb2.SearchLogResponse(end=True)
+        log = LogId(*key, attempt.attempt_id, wanted.container)
+        until = time.monotonic() + SEARCH_S
+        found = await self._logs.find(log, wanted.text, wanted.offset, backward=wanted.backward, until=until)
+        return batch_service_pb2.SearchLogResponse(**found._asdict())
+
     # -- pieces ------------------------------------------------------------------------------------
 
     async def _search(self, batch: BatchRow, query: Query, after_job_id: int, limit: int) -> list[JobView]:
@@ -378,17 +397,20 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         """Whose log is asked for; None: the job has none, and either never will or nobody waits."""
         key = query.batch_id, query.job_id
         if query.attempt_id:
-            row = await read(self._store.attempt, query.attempt_id)
-            if row is None or (row.batch_id, row.job_id) != key:
-                job = f"job {query.job_id} of batch {query.batch_id}"
-                raise Refusal(RefusalKind.NOT_FOUND, f"there is no attempt {query.attempt_id} of {job}")
-            return row
+            return await self._named_attempt(*key, query.attempt_id)
         while not (attempts := await read(self._store.attempts, *key)):
             if not query.follow or (await self._visible.job(*key)).row.state.is_complete:
                 return None
             while not may_concern(await following.next(), query.job_id):
                 pass
         return attempts[-1]
+
+    async def _named_attempt(self, batch_id: int, job_id: int, attempt_id: str) -> AttemptRow:
+        row = await read(self._store.attempt, attempt_id)
+        if row is None or (row.batch_id, row.job_id) != (batch_id, job_id):
+            job = f"job {job_id} of batch {batch_id}"
+            raise Refusal(RefusalKind.NOT_FOUND, f"there is no attempt {attempt_id} of {job}")
+        return row
 
 
 class _Mine:

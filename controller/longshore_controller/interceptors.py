@@ -70,6 +70,7 @@ METHOD_POLICY = {
     _BATCHES + "WatchJobs": Role.USER,
     _BATCHES + "WatchJob": Role.USER,
     _BATCHES + "ReadLog": Role.USER,
+    _BATCHES + "SearchLog": Role.USER,
     _WORKERS + "Activate": Role.ANYONE,
     _WORKERS + "Connect": Role.WORKER,
     _WORKERS + "PushLogs": Role.WORKER,

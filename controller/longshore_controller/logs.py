@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from longshore_controller.wire.submission import LogQuery
 
 CHUNK_BYTES = 64 * 1024
 """Read at a time."""
+SEARCH_BYTES = 1 << 20
+"""Looked through at a time, and before what is found for the beginning of its line."""
 MAX_LOG_BYTES = 256 << 20
 """Of one log. A worker that behaves stops long before."""
 
@@ -43,6 +46,15 @@ class LogId(NamedTuple):
     job_id: int
     attempt_id: str
     container: ContainerName
+
+
+class FoundLine(NamedTuple):
+    """Where a search has come to, and what it found there."""
+
+    line_offset: int | None
+    searched_to: int
+    end: bool
+    """All was looked at in this direction."""
 
 
 Tell = Callable[[], None]
@@ -70,6 +82,14 @@ class Logs:
     async def read(self, log: LogId, offset: int, limit: int = CHUNK_BYTES) -> bytes:
         """At most that many bytes, at most CHUNK_BYTES; empty at the end and of what never wrote."""
         return await asyncio.to_thread(self._read, log, offset, min(limit, CHUNK_BYTES))
+
+    async def find(self, log: LogId, text: bytes, offset: int, *, backward: bool, until: float) -> FoundLine:
+        """The next line that holds the text, from the offset on, or the last one before it.
+
+        A line is found by a text that begins in it on that side of the offset. A to z in any case.
+        ``until``: by the monotonic clock; what was not looked at by then is left.
+        """
+        return await asyncio.to_thread(self._find, log, text, offset, backward, until)
 
     def size(self, log: LogId) -> int:
         """Bytes that stand."""
@@ -121,6 +141,28 @@ class Logs:
             return os.pread(file, limit, min(offset, MAX_LOG_BYTES))
         finally:
             os.close(file)
+
+    def _find(self, log: LogId, text: bytes, offset: int, backward: bool, until: float) -> FoundLine:
+        wanted = re.compile(re.escape(text), re.IGNORECASE)
+        size = self.size(log)
+        at = min(offset, size)
+        while at > 0 if backward else at < size:
+            if time.monotonic() > until:
+                return FoundLine(None, at, end=False)
+            begin, end = (max(0, at - SEARCH_BYTES), at) if backward else (at, min(at + SEARCH_BYTES, size))
+            # What begins in these bytes may end beyond them.
+            data = self._read(log, begin, end - begin + len(text) - 1)
+            found = [begin + match.start() for match in wanted.finditer(data) if match.start() < end - begin]
+            if found:
+                first = found[-1 if backward else 0]
+                return FoundLine(self._line_of(log, first), first, end=False)
+            at = begin if backward else end
+        return FoundLine(None, at, end=True)
+
+    def _line_of(self, log: LogId, offset: int) -> int:
+        """Where the line begins that has this byte; of one that is very long, not so far away."""
+        begin = max(0, offset - SEARCH_BYTES)
+        return begin + self._read(log, begin, offset - begin).rfind(b"\n") + 1
 
     def _write(self, log: LogId, offset: int, chunk: bytes) -> None:
         if offset + len(chunk) > MAX_LOG_BYTES:

@@ -96,7 +96,13 @@ async def test_a_very_large_log_is_looked_through_with_little_memory(plain_up: U
         await terminal.sees("line 1 of 1 that have it", "line 0000640")
         await scroll(terminal, "pagedown", "line 0000715")  # Beyond the piece that was held.
         await terminal.press("end")
-        await terminal.sees(f"line {N_LINES - 1:07}", "100% of 240 MB", "not there")
+        await terminal.sees(f"line {N_LINES - 1:07}", "100% of 240 MB", "0 that have it in the")
+        await terminal.press("escape", "slash", *"LINE 0300000", "enter")  # Far from all that is held.
+        await terminal.sees("line 0300000", "line 0300020", "50% of 240 MB")
+        await terminal.press("escape", "slash", *"99 .", "enter")
+        await terminal.sees("line 0300099")
+        await terminal.press("end")
+        await terminal.sees(f"line {N_LINES - 1:07}")
         await terminal.press("escape", "slash", *str(N_LINES - 650), "enter")
         await terminal.sees("line 1 of 1 that have it", f"line {N_LINES - 650:07}")
         await scroll(terminal, "pageup", f"line {N_LINES - 725:07}")

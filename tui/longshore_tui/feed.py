@@ -40,6 +40,8 @@ _MOST_PENDING_BYTES = 4 << 20
 _LATE_LOG_S = 5.0
 """Until a log that the worker has not delivered is asked for again."""
 _SEEK_ROWS = 1000
+_BEYOND = 1 << 62
+"""An offset behind the end of any log."""
 
 Tell = Callable[[Update], object]
 Connect = Callable[[], Client]
@@ -355,6 +357,20 @@ def log_of(batch_id: int, job_id: int, container: str, attempt_id: str) -> Calla
 def read_log(log: Callable[[Client], Log], offset: int, limit: int) -> Callable[[Client], bytes]:
     """At most `limit` bytes from `offset` on."""
     return lambda client: log(client).read(offset, limit)
+
+
+def find_in_log(
+    log: Callable[[Client], Log], text: str, offset: int, *, forward: bool
+) -> Callable[[Client], int | None]:
+    """Where the next line begins that holds the text, beginning again at the other end of the log."""
+
+    def find(client: Client) -> int | None:
+        found = log(client).find(text, offset, backward=not forward)
+        if found is None:
+            found = log(client).find(text, 0 if forward else _BEYOND, backward=not forward)
+        return found
+
+    return find
 
 
 def save_log(log: Callable[[Client], Log], path: Path) -> Callable[[Client], int]:

@@ -35,12 +35,23 @@ class LogWindow:
         return self.start + len(self._bytes)
 
     @property
+    def is_whole(self) -> bool:
+        """All that is known to be there is held."""
+        return not self.start and self.end >= self.size
+
+    @property
     def n_lines(self) -> int:
         return len(self._starts) - (self._starts[-1] == self.end)
 
     def offset(self, line: int) -> int:
         """Of the first byte of a line; the end, for the line after the last."""
         return self._starts[line] if line < len(self._starts) else self.end
+
+    def line_at(self, offset: int) -> int | None:
+        """The line with this byte, if it is held."""
+        if not self.start <= offset < self.end:
+            return None
+        return bisect_right(self._starts, offset) - 1
 
     def line(self, line: int) -> bytes:
         """Without what ends it."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -68,6 +69,24 @@ class Logs:
         start, size = self._kept.get(key, (0, 0))
         limit = min(limit, size - offset)
         return os.pread(self._file, limit, start + offset) if limit > 0 else b""
+
+    def find(
+        self, attempt_id: str, container: str, text: bytes, offset: int, *, backward: bool
+    ) -> int | None:
+        """Where the next line begins that holds the text, or the last one of which it lies before."""
+        wanted = re.compile(re.escape(text), re.IGNORECASE)
+        size = self.size(attempt_id, container)
+        at = min(offset, size)
+        while at > 0 if backward else at < size:
+            begin, end = (max(0, at - _CHUNK), at) if backward else (at, min(at + _CHUNK, size))
+            data = self.read(attempt_id, container, begin, end - begin + len(text) - 1)
+            found = [begin + match.start() for match in wanted.finditer(data) if match.start() < end - begin]
+            if found:
+                first = found[-1 if backward else 0]
+                before = max(0, first - _CHUNK)
+                return before + self.read(attempt_id, container, before, first - before).rfind(b"\n") + 1
+            at = begin if backward else end
+        return None
 
     def _keep(self, key: tuple[str, str], source: int, *, show: bool) -> None:
         if self._file < 0:

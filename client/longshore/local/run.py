@@ -384,6 +384,23 @@ class LocalRun:
                 yield LogChunk(offset, b"", end=True)
                 return
 
+    async def find_in_log(
+        self,
+        batch_id: int,
+        job_id: int,
+        container: str,
+        attempt_id: str,
+        text: str,
+        *,
+        offset: int,
+        backward: bool,
+    ) -> int | None:
+        if container not in CONTAINERS:
+            raise UsageError(f"container {container!r} is not one of {', '.join(CONTAINERS)}")
+        self._check_job(batch_id, job_id)
+        attempt = attempt_id or self._latest_attempt(job_id)
+        return self._logs.find(attempt, container, text.encode(), offset, backward=backward)
+
     def _latest_attempt(self, job_id: int) -> str:
         """``''`` if there was none yet."""
         with self._lock:

@@ -78,6 +78,19 @@ class LogQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class LogSearch:
+    """Which line of which log. ``attempt_id`` empty: the latest."""
+
+    batch_id: int
+    job_id: int
+    attempt_id: str
+    container: ContainerName
+    text: bytes
+    offset: int
+    backward: bool
+
+
+@dataclass(frozen=True, slots=True)
 class BatchesWindow:
     """Which rows of the caller's batches. ``anchor_batch_id`` 0: the newest there is."""
 
@@ -244,11 +257,7 @@ def jobs_window(request: batch_service_pb2.JobsWindow) -> JobsWindow:
 
 
 def log_query(request: batch_service_pb2.ReadLogRequest) -> LogQuery:
-    check_fields(request)
-    if request.container not in _CONTAINERS:
-        _refuse("container", f"{request.container} is no container; they are {_words(ContainerName)}")
-    if not _ATTEMPT_ID.fullmatch(request.attempt_id):
-        _refuse("attempt_id", f"letters and digits, or nothing for the latest, got {request.attempt_id!r}")
+    _check_log(request)
     if request.offset and request.tail_bytes:
         _refuse("tail_bytes", "give offset or tail_bytes, not both")
     return LogQuery(
@@ -261,6 +270,30 @@ def log_query(request: batch_service_pb2.ReadLogRequest) -> LogQuery:
         tail_bytes=request.tail_bytes,
         follow=request.follow,
     )
+
+
+def log_search(request: batch_service_pb2.SearchLogRequest) -> LogSearch:
+    _check_log(request)
+    text = request.text.encode()
+    if not text or b"\n" in text or len(text) > MAX_NAME_BYTES:
+        _refuse("text", f"1 to {MAX_NAME_BYTES:,} bytes of one line, got {request.text[:100]!r}")
+    return LogSearch(
+        batch_id=request.batch_id,
+        job_id=request.job_id,
+        attempt_id=request.attempt_id,
+        container=ContainerName(request.container),
+        text=text,
+        offset=request.offset,
+        backward=request.backward,
+    )
+
+
+def _check_log(request: batch_service_pb2.ReadLogRequest | batch_service_pb2.SearchLogRequest) -> None:
+    check_fields(request)
+    if request.container not in _CONTAINERS:
+        _refuse("container", f"{request.container} is no container; they are {_words(ContainerName)}")
+    if not _ATTEMPT_ID.fullmatch(request.attempt_id):
+        _refuse("attempt_id", f"letters and digits, or nothing for the latest, got {request.attempt_id!r}")
 
 
 def check_fields(request: Message) -> None:

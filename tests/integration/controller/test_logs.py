@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import grpc
 import pytest
-from integration.controller.service import Running, ended, job, started
+from integration.controller.service import Running, User, ended, job, started
+from longshore_api.v1 import batch_service_pb2 as pb
 from longshore_api.v1 import types_pb2 as types
 from longshore_controller import logs
 
@@ -142,3 +144,37 @@ async def test_each_try_has_its_own_log(service: Running) -> None:
         await workerd.run_to_end(second, log_bytes=6)
     assert (await service.ada.whole_log(batch_id, 1))[0] == b"second"
     assert (await service.ada.whole_log(batch_id, 1, attempt_id=first))[0] == b"first"
+
+
+async def test_a_text_is_found_in_all_of_a_log_that_one_may_see(service: Running) -> None:
+    async with service.worker() as workerd:
+        batch_id = await service.ada.submit(job(retries=1))
+        (first,) = [a.attempt_id for a in await workerd.assigned()]
+        await workerd.push((first, 0, b"one\nTwo\nthree\n"))
+        await workerd.report(ended(first, exit_code=1, log_bytes=14))
+        second = (await workerd.assigned(2))[-1].attempt_id
+        await workerd.push((second, 0, b"two"))
+        await workerd.run_to_end(second, log_bytes=3)
+
+    async def search(user: User, text: str, offset: int = 0, **how: Any) -> pb.SearchLogResponse:
+        how = {"container": types.CONTAINER_MAIN, **how}
+        request = pb.SearchLogRequest(batch_id=batch_id, job_id=1, text=text, offset=offset, **how)
+        found: pb.SearchLogResponse = await user.call("SearchLog", request)
+        return found
+
+    assert (await search(service.ada, "TWO")).line_offset == 0
+    found = await search(service.ada, "two", attempt_id=first)
+    assert (found.line_offset, found.searched_to, found.end) == (4, 4, False)
+    assert (await search(service.ada, "e", 14, backward=True, attempt_id=first)).line_offset == 8
+    nothing = await search(service.ada, "four", attempt_id=first)
+    assert (nothing.HasField("line_offset"), nothing.end) == (False, True)
+    for user, text, how, code in (
+        (service.user("eve"), "two", {}, grpc.StatusCode.NOT_FOUND),
+        (service.ada, "two", {"attempt_id": "f" * 32}, grpc.StatusCode.NOT_FOUND),
+        (service.ada, "", {}, grpc.StatusCode.INVALID_ARGUMENT),
+        (service.ada, "a\nb", {}, grpc.StatusCode.INVALID_ARGUMENT),
+        (service.ada, "two", {"container": 9}, grpc.StatusCode.INVALID_ARGUMENT),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await search(user, text, **how)
+        assert refused.value.code() is code

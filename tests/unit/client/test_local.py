@@ -450,6 +450,21 @@ def test_the_output_of_tasks_appears_in_whole_pieces(
     assert batch.job(6).log().text() == "5\n5\n5\n5"
 
 
+def test_a_text_is_looked_for_in_all_of_a_log(
+    backend: hp.LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("longshore.local.logs._CHUNK", 8)
+    p = hp.Pipeline(backend=backend)
+    p.new_task().command("for i in 1 2 3; do echo Line $i; done")
+    log = run(p).job(1).log()
+    assert [log.find("line"), log.find("line", 1), log.find("line", 14), log.find("e 3")] == [0, 7, 14, 14]
+    assert [log.find("LINE", 21, backward=True), log.find("line", 14, backward=True)] == [14, 7]
+    assert [log.find("line", 15), log.find("line", backward=True), log.find("e 4")] == [None, None, None]
+    for text in ("", "a\nb"):
+        with pytest.raises(hp.UsageError, match="text"):
+            log.find(text)
+
+
 def test_logs_of_any_bytes_can_be_read_in_pieces_for_as_long_as_the_handle_is_there(
     backend: hp.LocalBackend,
 ) -> None:

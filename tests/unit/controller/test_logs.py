@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
+import time
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from longshore_controller import logs as module
 from longshore_controller.core.model import ContainerName, Refusal, RefusalKind
 from longshore_controller.logs import CHUNK_BYTES, MAX_LOG_BYTES, LogId, Logs
 
@@ -52,6 +57,43 @@ async def test_a_gap_is_refused_and_says_from_where_to_push(tmp_path: Path) -> N
     assert refusal.kind is RefusalKind.FAILED_PRECONDITION
     assert "3 bytes are stored; push from there" in refusal.message
     assert logs.size(LOG) == 3
+
+
+PIECES = st.lists(st.sampled_from([b"a", b"B", b"ab", b"\n", b"x" * 5, b"\xff"]), max_size=40)
+TEXTS = st.sampled_from([b"a", b"AB", b"ba", b"xx", b"aba", b"\xff"])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(PIECES, TEXTS, st.integers(0, 80), st.booleans())
+async def test_the_next_line_with_a_text_is_found_wherever_blocks_end(
+    tmp_path: Path, pieces: list[bytes], text: bytes, offset: int, backward: bool
+) -> None:
+    data = b"".join(pieces)
+    log = LOG._replace(attempt_id=secrets.token_hex(16))
+    logs = Logs(tmp_path)
+    await logs.append(log, 0, data)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "SEARCH_BYTES", 7)
+        found = await logs.find(log, text, offset, backward=backward, until=time.monotonic() + 60)
+    low, wanted = data.lower(), text.lower()
+    starts = [i for i in range(len(low)) if low.startswith(wanted, i)]
+    before, beyond = [i for i in starts if i < offset], [i for i in starts if i >= offset]
+    expected = before[-1:] if backward else beyond[:1]
+    if not expected:
+        assert (found.line_offset, found.end) == (None, True)
+        return
+    assert found.line_offset is not None
+    # Matches may overlap, and of a long line only the last bytes are looked at.
+    assert data.rfind(b"\n", 0, expected[0]) + 1 <= found.line_offset <= expected[0]
+    begin = data.rfind(b"\n", 0, expected[0]) + 1
+    assert found.line_offset == begin or expected[0] - begin > 7
+
+
+async def test_a_search_ends_in_time_and_says_how_far_it_came(tmp_path: Path) -> None:
+    logs = Logs(tmp_path)
+    await logs.append(LOG, 0, b"a" * 100)
+    assert await logs.find(LOG, b"b", 10, backward=False, until=0) == (None, 10, False)
+    assert await logs.find(LOG, b"b", 10, backward=True, until=0) == (None, 10, False)
 
 
 async def test_a_log_without_end_is_refused(tmp_path: Path) -> None:

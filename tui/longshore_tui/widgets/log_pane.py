@@ -15,7 +15,7 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from .. import format
-from ..feed import LogFollow, log_of, read_log, save_log
+from ..feed import LogFollow, find_in_log, log_of, read_log, save_log
 from ..model import LogEnded, Lost, Refused, Update
 from .log_view import LogView
 
@@ -58,6 +58,15 @@ class LogPane(Vertical):
             self.offset = offset
             self.data = data
 
+    class Found(Message):
+        """Where the next line begins that has what is searched, in all of the log."""
+
+        def __init__(self, follow: int, text: str, offset: int | None | BatchError) -> None:
+            super().__init__()
+            self.follow = follow
+            self.text = text
+            self.offset = offset
+
     class Saved(Message):
         def __init__(self, path: Path, n_bytes: int | BatchError) -> None:
             super().__init__()
@@ -75,6 +84,8 @@ class LogPane(Vertical):
         self._n_follows = 0
         self._search = ""
         self._match: int | None = None
+        self._looks = False
+        """Whether the next match is being looked for in all of the log."""
 
     @property
     def view(self) -> LogView:
@@ -88,7 +99,7 @@ class LogPane(Vertical):
         yield LogView()
         yield Static(id="no-log")
         yield Static(id="found")
-        yield Input(id="search", compact=True, placeholder="a text to look for in the part that is held")
+        yield Input(id="search", compact=True, placeholder="a text to look for")
 
     def on_mount(self) -> None:
         for each in ("#no-log", "#found", "#search"):
@@ -225,9 +236,34 @@ class LogPane(Vertical):
         self.action_match(True)
 
     def action_match(self, forward: bool) -> None:
-        if self._search:
-            self._match = self.view.go_to_match(forward=forward)
-            self._show_found()
+        """Go to the next line that has it, or the one before; from the log's end, to the last one."""
+        if not self._search or self._looks:
+            return
+        window = self.view.log_window
+        forward = forward and not self.view.follows
+        self._match = self.view.go_to_match(forward=forward)
+        if self._match is None and not window.is_whole:
+            self._looks = True
+            number, text = self._n_follows, self._search
+
+            def done(offset: int | None | BatchError) -> None:
+                self.post_message(self.Found(number, text, offset))
+
+            offset = window.end if forward else window.start
+            self._dashboard.feed.ask(find_in_log(self._log(), text, offset, forward=forward), done)
+        self._show_found()
+
+    def on_log_pane_found(self, message: Found) -> None:
+        self._looks = False
+        if (message.follow, message.text) != (self._n_follows, self._search):
+            return
+        if isinstance(message.offset, BatchError):
+            self._dashboard.say(message.offset.message, bad=True)
+        elif message.offset is not None:
+            self.view.go_to(message.offset)
+        else:
+            self._dashboard.say(f"not in the log: {format.one_line(message.text)}")
+        self._show_found()
 
     def _look_for(self, text: str) -> None:
         self._search = text
@@ -240,18 +276,21 @@ class LogPane(Vertical):
         self.screen.set_focus(self.view)
 
     def _show_found(self) -> None:
-        """What is found is found in what is held; of a large log that is a part."""
+        """Counted is what is held; of a large log that is a part."""
         shown = self.query_one("#found", Static)
         shown.display = bool(self._search)
         window, found = self.view.log_window, self.view.found
         text = Text(f"/ {format.one_line(self._search)}  ", format.WARNING)
-        if found:
-            at = f"line {self._match + 1:,} of " if self._match is not None else ""
-            text.append(f"{at}{len(found):,} that have it   n/N next, before")
-        else:
+        if self._looks:
+            text.append("looking through all of the log …")
+        elif window.is_whole and not found:
             text.append("not there")
-        if window.end - window.start < window.size:
-            text.append(f"   in the {format.size(window.end - window.start)} around here, not all of the log")
+        else:
+            at = f"line {self._match + 1:,} of " if self._match is not None else ""
+            text.append(f"{at}{len(found):,} that have it")
+            if not window.is_whole:
+                text.append(f" in the {format.size(window.end - window.start)} around here")
+            text.append("   n/N next, before")
         shown.update(text)
 
     # Saving.

@@ -141,21 +141,38 @@ class LogView(Widget, can_focus=True):
         self._moved()
 
     def go_to_match(self, *, forward: bool) -> int | None:
-        """Go to the next line that was found, beginning again at the other end; its number among them."""
-        if not self.found:
-            return None
+        """Go to the next line that was found; its number among them. None: it is not in what is held.
+
+        Where all is held it begins again at the other end.
+        """
+        found, again = self.found, self.log_window.is_whole
         if self.follows:
-            at = len(self.found) - 1
+            at = len(found) - 1
         elif forward:
-            at = next((i for i, line in enumerate(self.found) if line > self.top), 0)
+            at = next((i for i, line in enumerate(found) if line > self.top), 0 if again else len(found))
         else:
-            before = [i for i, line in enumerate(self.found) if line < self.top]
-            at = before[-1] if before else len(self.found) - 1
+            at = next((i for i in reversed(range(len(found))) if found[i] < self.top), -1)
+            at = len(found) - 1 if at < 0 and again else at
+        if not 0 <= at < len(found):
+            return None
+        self._go_to_line(found[at])
+        return at
+
+    def go_to(self, offset: int) -> None:
+        """Go to the line that begins there."""
+        line = self.log_window.line_at(offset)
+        if line is not None:
+            self._go_to_line(line)
+        else:
+            self.follows = False
+            self._want(max(0, offset - 1), at_once=True)  # Of a piece it is a line's end that tells lines.
+            self._moved()
+
+    def _go_to_line(self, line: int) -> None:
         self.follows = False
-        self.top = self.found[at]
+        self.top = line
         self._look_ahead()
         self._moved()
-        return at
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         event.stop()
