@@ -33,6 +33,7 @@ from longshore_controller.core.model import (
     Hello,
     JobColumns,
     JobState,
+    Pause,
     Refusal,
     Report,
     StagedJobs,
@@ -128,6 +129,7 @@ class Rows:
         self.jobs: dict[tuple[int, int], JobRow] = {}
         self.attempts: dict[str, AttemptRow] = {}
         self.workers: dict[str, WorkerRow] = {}
+        self.pauses: dict[str, Pause] = {}
 
     def add_jobs(self, batch_id: int, jobs: Sequence[Job]) -> None:
         self.add_bunch(batch_id, staged(jobs))
@@ -161,6 +163,10 @@ class Rows:
         self.attempts |= changes.attempts
         self.workers |= changes.workers
         self.batches |= changes.batches
+        for paused, pause in changes.pauses.items():
+            self.pauses.pop(paused, None)
+            if pause is not None:
+                self.pauses[paused] = pause
         for batch_id, deleted_at_ms in changes.deletions:
             self.batches[batch_id] = self.batches[batch_id]._replace(deleted_at_ms=deleted_at_ms)
         for batch_id, outcome in changes.called_back:
@@ -241,6 +247,21 @@ class World:
         row = self.rows.batches.get(batch_id)
         if row is not None and row.deleted_at_ms is None:
             self.reactor.on_delete(batch_id, row.user, row.user, self.now)
+
+    # -- admins ----------------------------------------------------------------------------------
+
+    def freeze(self, reason: str = "a new network") -> None:
+        self.reactor.on_freeze("root", reason, self.now)
+
+    def thaw(self) -> None:
+        self.reactor.on_thaw("root", self.now)
+
+    def drain(self, worker_id: str, reason: str = "a new disk") -> None:
+        """A worker that is here, or was drained."""
+        self.reactor.on_drain(worker_id, "root", reason, self.now)
+
+    def undrain(self, worker_id: str) -> None:
+        self.reactor.on_undrain(worker_id, "root", self.now)
 
     # -- workers ---------------------------------------------------------------------------------
 
@@ -429,6 +450,17 @@ def random_jobs(rng: random.Random, most: int = 12) -> list[Job]:
     ]
 
 
+def pause_something(world: World, rng: random.Random) -> None:
+    """Freeze or thaw the service, drain a worker or take that back; most often the latter of each."""
+    state = world.state
+    known = sorted({*state.workers, *state.draining})
+    if rng.random() < 0.5:
+        world.thaw() if state.frozen else world.freeze(rng.choice(["a new network", "money"]))
+    elif known:
+        worker_id = rng.choice(known)
+        world.undrain(worker_id) if worker_id in state.draining else world.drain(worker_id)
+
+
 def do_something(world: World, rng: random.Random, n_workers: int = 3) -> None:
     """One thing that a user, a worker, the network or the clock might do next."""
     world.pass_time(rng.randint(0, 3_000))
@@ -449,6 +481,8 @@ def do_something(world: World, rng: random.Random, n_workers: int = 3) -> None:
         world.delete(rng.choice(list(world.rows.batches)))
     elif chance < 0.22:
         world.pass_time(60_000)
+    elif chance < 0.24:
+        pause_something(world, rng)
     else:
         worker_id = f"w{rng.randint(1, n_workers)}"
         worker = world.workers.get(worker_id)

@@ -8,7 +8,7 @@ from random import Random
 
 from longshore_controller.core import events as ev
 from longshore_controller.core.model import ALWAYS_RUN, AttemptState, JobColumns, JobState, WorkerState
-from longshore_controller.core.rows import BatchRow, Changes
+from longshore_controller.core.rows import SERVICE, BatchRow, Changes
 from longshore_controller.core.state import Attempt, Batch, State, Worker, fold
 from longshore_controller.core.verdict import Tries
 from longshore_controller.store import Store, StoreUnavailable
@@ -163,6 +163,11 @@ class Database(Records):
                         a.state, a.started_at_ms, a.main_ms, a.revoked,
                     )
                 )  # fmt: skip
+        for paused, pause in self.rows.pauses.items():
+            if paused == SERVICE:
+                state.frozen = pause
+            else:
+                state.draining[paused] = pause
         state.next_batch_id = max(self.rows.batches, default=0) + 1
         return state
 

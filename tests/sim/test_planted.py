@@ -244,10 +244,10 @@ def cores_freed_twice(patch: pytest.MonkeyPatch) -> None:
 
 @bug(BUGS)
 def cores_that_are_not_there(patch: pytest.MonkeyPatch) -> None:
-    def room(_: None, room: scheduler._Room, state: State, available: Any) -> None:
+    def room(_: None, room: scheduler.Room, state: State, available: Any) -> None:
         room._free = sorted((w.capacity_mcpu, w.worker_id) for w in state.workers.values())
 
-    after(patch, scheduler._Room, "__init__", room)
+    after(patch, scheduler.Room, "__init__", room)
 
 
 @bug(BUGS)

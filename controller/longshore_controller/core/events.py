@@ -122,6 +122,42 @@ class WorkerLost:
     at_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceFrozen:
+    """No attempt is assigned from now on; what runs goes on. Said again, it replaces who and why."""
+
+    by: str
+    reason: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceThawed:
+    """Attempts are assigned again."""
+
+    by: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDraining:
+    """The worker is given nothing new, also when it is lost and comes back; what it runs goes on."""
+
+    worker_id: str
+    by: str
+    reason: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerUndrained:
+    """The worker is given attempts again."""
+
+    worker_id: str
+    by: str
+    at_ms: int
+
+
 @dataclass(slots=True)
 class AttemptAssigned:
     """The job got a worker, which is told after this is committed and never before."""
@@ -202,6 +238,10 @@ Event = (
     | JobsCancelled
     | WorkerJoined
     | WorkerLost
+    | ServiceFrozen
+    | ServiceThawed
+    | WorkerDraining
+    | WorkerUndrained
     | AttemptAssigned
     | AttemptStarted
     | AttemptProgressed

@@ -64,6 +64,26 @@ class WorkerState(IntEnum):
     LOST = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Somebody said that nothing new is to start, in the whole service or on one worker."""
+
+    by: str
+    reason: str
+    at_ms: int
+
+
+class Unfit(Enum):
+    """Why a worker is given nothing just now. Placing and explaining ask for it in the same place."""
+
+    DRAINING = "draining"
+    AWAY = "away"
+    SILENT = "silent"
+    LEAVING = "leaving"
+    SHUNNED = "shunned"
+    SHRUNK = "shrunk"
+
+
 class EndReason(IntEnum):
     """Why an attempt ended; who is to blame decides what becomes of the job."""
 

@@ -30,6 +30,7 @@ from longshore_controller.core.model import (
     RefusalKind,
     Report,
     StagedJobs,
+    Unfit,
     ranges,
 )
 from longshore_controller.core.money import cost_nanousd
@@ -209,6 +210,38 @@ class Reactor:
     def on_called_back(self, batch_id: int, user: str, outcome: str, now: int) -> None:
         """The callback of this complete batch of ``user`` was called."""
         self._emit(ev.BatchCalledBack(batch_id, user, outcome, now))
+
+    # -- admins --------------------------------------------------------------------------------------
+
+    def on_freeze(self, by: str, reason: str, now: int) -> None:
+        """Nothing is assigned from this on; what runs goes on. Idempotent; another reason replaces it."""
+        if self.state.frozen is None or self.state.frozen.reason != reason:
+            self._emit(ev.ServiceFrozen(by, reason, now))
+
+    def on_thaw(self, by: str, now: int) -> None:
+        """Attempts are assigned again. Idempotent."""
+        if self.state.frozen is not None:
+            self._emit(ev.ServiceThawed(by, now))
+
+    def on_drain(self, worker_id: str, by: str, reason: str, now: int) -> None:
+        """The worker gets nothing new, until it is undrained. Idempotent; another reason replaces it.
+
+        Refusal NOT_FOUND for a worker that is neither here nor draining.
+        """
+        self._known_worker(worker_id)
+        pause = self.state.draining.get(worker_id)
+        if pause is None or pause.reason != reason:
+            self._emit(ev.WorkerDraining(worker_id, by, reason, now))
+
+    def on_undrain(self, worker_id: str, by: str, now: int) -> None:
+        """The worker gets attempts again. Idempotent. Refusal as in `on_drain`."""
+        self._known_worker(worker_id)
+        if worker_id in self.state.draining:
+            self._emit(ev.WorkerUndrained(worker_id, by, now))
+
+    def _known_worker(self, worker_id: str) -> None:
+        if worker_id not in self.state.workers and worker_id not in self.state.draining:
+            raise Refusal(RefusalKind.NOT_FOUND, f"there is no worker {worker_id!r}")
 
     # -- workers -------------------------------------------------------------------------------------
 
@@ -481,19 +514,37 @@ class Reactor:
         return len(ready) + len(doomed)
 
     def _available(self, now: int) -> list[str]:
-        """Workers that may be given something: connected, heard lately, and fit to run it."""
-        silent = self._limits.grace_ms + self._limits.lease_ms // 2
-        return [
-            worker_id
-            for worker_id, s in self._sessions.items()
-            if s.connected
-            and not s.leaving
-            and now >= s.shunned_until_ms
-            and now + silent <= s.lost_at_ms
-            and (s.hello is None or s.hello.capacity_mcpu >= self.state.workers[worker_id].capacity_mcpu)
-        ]
+        """Workers that may be given something."""
+        return [w for w in self._sessions if self.unfit(w, now) is None]
+
+    def unfit(self, worker_id: str, now: int) -> Unfit | None:
+        """Why a worker that is not lost is given nothing; None: it may be given something."""
+        s = self._sessions[worker_id]
+        if worker_id in self.state.draining:
+            return Unfit.DRAINING
+        if not s.connected:
+            return Unfit.AWAY
+        if s.leaving:
+            return Unfit.LEAVING
+        if now < s.shunned_until_ms:
+            return Unfit.SHUNNED
+        if now + self._limits.grace_ms + self._limits.lease_ms // 2 > s.lost_at_ms:
+            return Unfit.SILENT
+        if s.hello is not None and s.hello.capacity_mcpu < self.state.workers[worker_id].capacity_mcpu:
+            return Unfit.SHRUNK
+        return None
+
+    def heard_at_ms(self, worker_id: str) -> int:
+        """When a worker that is not lost was heard last, or the controller began to wait for it."""
+        return self._sessions[worker_id].lost_at_ms - self._lost_at(0)
+
+    def shunned_until_ms(self, worker_id: str) -> int:
+        """Until when a worker that is not lost is given nothing, for what it could not run."""
+        return self._sessions[worker_id].shunned_until_ms
 
     def _place(self, left: int, now: int) -> int:
+        if self.state.frozen is not None:
+            return left
         for p in placements(self.state, self._available(now)):
             tries = self.state.batches[p.batch_id].tries.get(p.job_id)
             number = tries.n_attempts + 1 if tries else 1

@@ -11,6 +11,7 @@ from longshore_controller.core.model import (
     ContainerRecord,
     EndReason,
     JobState,
+    Pause,
     StagedJobs,
     WorkerState,
 )
@@ -104,6 +105,10 @@ class WorkerRow(NamedTuple):
     reason: str
 
 
+SERVICE = ""
+"""What is paused when all is; else it is a worker's id."""
+
+
 class DeletionRow(NamedTuple):
     """A batch that has left memory was deleted."""
 
@@ -129,6 +134,8 @@ class Changes:
     workers: dict[str, WorkerRow] = field(default_factory=dict)
     deletions: list[DeletionRow] = field(default_factory=list)
     called_back: list[CalledBackRow] = field(default_factory=list)
+    pauses: dict[str, Pause | None] = field(default_factory=dict)
+    """By SERVICE or worker id: nothing new starts there; None: it does again."""
     bunches: list[tuple[int, StagedJobs]] = field(default_factory=list)
     """Jobs of new batches, from job 1 on, by batch id. Their rows are written before all others."""
     owners: dict[int, str] = field(default_factory=dict)

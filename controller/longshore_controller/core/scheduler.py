@@ -5,6 +5,9 @@ Within a user: older batches first; in a batch always_run first, then by job id.
 with the fewest free cores that suffice (W2). The first job for which nobody has room, although some
 worker is large enough, reserves the worker with the most free cores, so that small jobs behind it
 cannot starve it. A size of job that finds no room is not looked at again in the same round.
+
+What keeps a job from being placed is asked here by whoever places and by whoever explains (``why.py``):
+`kinds` of its batch, and `Room`.
 """
 
 from __future__ import annotations
@@ -27,12 +30,29 @@ class Placement(NamedTuple):
     worker_id: str
 
 
-def placements(state: State, available: Collection[str]) -> Iterator[Placement]:
+class Reservation(NamedTuple):
+    """The worker that nobody else gets until this job fits."""
+
+    worker_id: str
+    batch_id: int
+    job_id: int
+    mcpu: int
+
+
+def kinds(batch: Batch) -> tuple[int, ...]:
+    """Which of the batch's Ready jobs may start, in this order: those that always run, all others."""
+    return (ALWAYS_CLASS,) if batch.cancelled else (ALWAYS_CLASS, 0)
+
+
+def placements(
+    state: State, available: Collection[str], room: Room | None = None
+) -> Iterator[Placement]:
     """Placements one after another; each must be applied to ``state`` before the next is asked for.
 
-    ``available``: the workers that may be given something now; nobody else gets a job.
+    ``available``: the workers that may be given something now; nobody else gets a job. ``room``: theirs,
+    for who wants to see what is left of it.
     """
-    room = _Room(state, available)
+    room = Room(state, available) if room is None else room
     queue = [(user.running_mcpu, name) for name, user in state.users.items()]
     heapq.heapify(queue)
     turns = {name: _turns(state, user, room) for name, user in state.users.items()}
@@ -46,14 +66,14 @@ def placements(state: State, available: Collection[str]) -> Iterator[Placement]:
         heapq.heapreplace(queue, (state.users[name].running_mcpu, name))
 
 
-class _Room:
+class Room:
     """The free cores of the workers that may be given something, as this round uses them up."""
 
     def __init__(self, state: State, available: Collection[str]) -> None:
         workers = [w for i in available if (w := state.workers.get(i)) is not None]
         self._free = sorted((w.free_mcpu, w.worker_id) for w in workers if w.free_mcpu > 0)
         self._capacity = {w.worker_id: w.capacity_mcpu for w in workers}
-        self._reserved = False
+        self.reserved: Reservation | None = None
 
     @property
     def most(self) -> int:
@@ -67,24 +87,28 @@ class _Room:
             insort(self._free, (free - mcpu, worker_id))
         return worker_id
 
-    def reserve(self, mcpu: int) -> None:
+    def lacks(self, mcpu: int) -> bool:
+        """Nobody has so many cores free that are not reserved."""
+        return mcpu > self.most
+
+    def reserve(self, batch_id: int, job_id: int, mcpu: int) -> None:
         """Nobody else gets the emptiest of the workers that are large enough; one worker a round."""
-        for at in range(len(self._free) - 1, -1, -1) if not self._reserved else ():
-            if self._capacity[self._free[at][1]] >= mcpu:
+        for at in range(len(self._free) - 1, -1, -1) if self.reserved is None else ():
+            worker_id = self._free[at][1]
+            if self._capacity[worker_id] >= mcpu:
                 del self._free[at]
-                self._reserved = True
+                self.reserved = Reservation(worker_id, batch_id, job_id, mcpu)
                 return
 
 
-def _turns(state: State, user: User, room: _Room) -> Iterator[Placement]:
+def _turns(state: State, user: User, room: Room) -> Iterator[Placement]:
     for batch_id in list(user.batches):
         if (batch := state.batches.get(batch_id)) is not None and batch.counts[JobState.READY]:
-            yield from _jobs(batch, ALWAYS_CLASS, room)
-            if not batch.cancelled:
-                yield from _jobs(batch, 0, room)
+            for kind in kinds(batch):
+                yield from _jobs(batch, kind, room)
 
 
-def _jobs(batch: Batch, kind: int, room: _Room) -> Iterator[Placement]:
+def _jobs(batch: Batch, kind: int, room: Room) -> Iterator[Placement]:
     """The batch's Ready jobs by id, as far as there is room for their size."""
     columns = batch.columns
     assert columns is not None
@@ -99,8 +123,8 @@ def _jobs(batch: Batch, kind: int, room: _Room) -> Iterator[Placement]:
     while heads and room.most:
         at, byte = heads[0]
         mcpu = columns.mcpu[at]
-        if mcpu > room.most:
-            room.reserve(mcpu)
+        if room.lacks(mcpu):
+            room.reserve(batch.batch_id, at + 1, mcpu)
             heapq.heappop(heads)
             continue
         yield Placement(batch.batch_id, at + 1, mcpu, room.take(mcpu))

@@ -21,10 +21,12 @@ from longshore_controller.core.model import (
     AttemptState,
     JobColumns,
     JobState,
+    Pause,
     WorkerState,
     batch_state,
 )
 from longshore_controller.core.rows import (
+    SERVICE,
     AttemptRow,
     BatchRow,
     CalledBackRow,
@@ -191,6 +193,10 @@ class State:
         self.attempts: dict[str, Attempt] = {}
         self.workers: dict[str, Worker] = {}
         self.next_batch_id = 1
+        self.frozen: Pause | None = None
+        """No attempt is assigned."""
+        self.draining: dict[str, Pause] = {}
+        """Workers that are given nothing new, by id; also such as are lost and may come back."""
         # Derived from the above. The last two are work lists: `apply` adds, the reactor takes away.
         self.users: dict[str, User] = {}
         self.requests: dict[tuple[str, str], int] = {}
@@ -212,6 +218,8 @@ class State:
             and self.attempts == other.attempts
             and self.workers == other.workers
             and self.next_batch_id == other.next_batch_id
+            and self.frozen == other.frozen
+            and self.draining == other.draining
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -221,7 +229,8 @@ class State:
         batches = [b.cancelled_at_ms or b.closed_at_ms or b.created_at_ms for b in self.batches.values()]
         attempts = [max(a.assigned_at_ms, a.started_at_ms or 0) for a in self.attempts.values()]
         workers = [w.joined_at_ms for w in self.workers.values()]
-        return max(batches + attempts + workers, default=0)
+        pauses = [p.at_ms for p in (self.frozen, *self.draining.values()) if p is not None]
+        return max(batches + attempts + workers + pauses, default=0)
 
     def take_changes(self) -> Changes:
         """The rows that changed since the last call."""
@@ -308,6 +317,16 @@ class State:
                 self._changes.workers[event.worker_id] = worker.row()._replace(
                     state=WorkerState.LOST, lost_at_ms=event.at_ms, reason=event.reason
                 )
+            case ev.ServiceFrozen():
+                self.frozen = self._changes.pauses[SERVICE] = Pause(event.by, event.reason, event.at_ms)
+            case ev.ServiceThawed():
+                self.frozen = self._changes.pauses[SERVICE] = None
+            case ev.WorkerDraining():
+                pause = Pause(event.by, event.reason, event.at_ms)
+                self.draining[event.worker_id] = self._changes.pauses[event.worker_id] = pause
+            case ev.WorkerUndrained():
+                del self.draining[event.worker_id]
+                self._changes.pauses[event.worker_id] = None
 
     def _assigned(self, e: ev.AttemptAssigned) -> None:
         batch = self.batches[e.batch_id]

@@ -16,12 +16,14 @@ from longshore_controller.core.events import Event
 from longshore_controller.core.model import (
     AttemptState,
     JobColumns,
+    Pause,
     Range,
     WorkerState,
     initial_states,
     ranges,
 )
 from longshore_controller.core.rows import (
+    SERVICE,
     AttemptRow,
     BatchRow,
     Changes,
@@ -188,6 +190,11 @@ class Store(SharedStore):
             batches = changes.batches.values()
             rows = [(*b[:at], to_json(b.attributes), *b[at + 1 :]) for b in batches]
             self._db.upsert(_BATCHES, rows)
+        for paused, pause in changes.pauses.items():
+            if pause is not None:
+                self._db.upsert(_PAUSES, [(paused, pause.by, pause.reason, pause.at_ms)])
+            else:
+                self._db.execute(db, "DELETE FROM pause WHERE paused = ?", paused)
         for batch_id, deleted_at_ms in changes.deletions:
             self._db.execute(
                 db,
@@ -225,6 +232,11 @@ class Store(SharedStore):
                     a.state, a.started_at_ms, a.main_ms, a.revoked,
                 )
             )  # fmt: skip
+        for paused, *pause in self._db.rows(db, "SELECT paused, by_user, reason, at_ms FROM pause"):
+            if paused == SERVICE:
+                state.frozen = Pause(*pause)
+            else:
+                state.draining[paused] = Pause(*pause)
         ((last,),) = self._db.rows(db, "SELECT MAX(batch_id) FROM batch")
         state.next_batch_id = (last or 0) + 1
         return state
@@ -271,6 +283,7 @@ _SPECS = Upsert(
     "FALSE",
 )
 _NEW_JOBS = Upsert("job", ("batch_id", "job_id"), ("batch_id", "job_id", "state"), "FALSE")
+_PAUSES = Upsert("pause", ("paused",), ("paused", "by_user", "reason", "at_ms"), "TRUE")
 _WORKERS = Upsert("worker", ("worker_id",), WorkerRow._fields, "TRUE")
 
 
