@@ -12,6 +12,7 @@ from embedded import running
 from longshore import Batch, Client
 
 SERVED = (
+    "admin",
     "aio",
     "backend",
     "builder",

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import grpc
+from fake_fleet import FakeFleet
+from longshore_api.v1 import admin_service_pb2_grpc as admin_grpc
 from longshore_api.v1 import auth_service_pb2 as auth_pb
 from longshore_api.v1 import auth_service_pb2_grpc as auth_grpc
 from longshore_api.v1 import batch_service_pb2 as pb
@@ -150,6 +152,7 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
         self.batches: dict[int, FakeBatch] = {}
         self.store_folder = "/"
         self.notices: list[str] = []
+        self.fleet = FakeFleet()
         self.user = "ada"
         self.port = 0
         self._log: list[events.Event] = []
@@ -174,6 +177,7 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
         )
         auth_grpc.add_AuthServiceServicer_to_server(self, self._server)
         batch_grpc.add_BatchServiceServicer_to_server(self, self._server)
+        admin_grpc.add_AdminServiceServicer_to_server(self.fleet, self._server)
         self.port = self._server.add_insecure_port(self.endpoint)
         self._server.start()
 

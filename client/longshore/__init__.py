@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .admin import Admin as Admin
+    from .admin import AsyncAdmin as AsyncAdmin
     from .aio import AsyncBatch as AsyncBatch
     from .aio import AsyncBatchBuilder as AsyncBatchBuilder
     from .aio import AsyncClient as AsyncClient
@@ -58,9 +60,14 @@ if TYPE_CHECKING:
     from .status import JobStatus as JobStatus
     from .status import LogChunk as LogChunk
     from .status import Page as Page
+    from .status import Pause as Pause
+    from .status import RunningAttempt as RunningAttempt
+    from .status import ServiceStatus as ServiceStatus
     from .status import Session as Session
+    from .status import WorkerStatus as WorkerStatus
 
 _MODULES = {
+    "admin": "Admin AsyncAdmin",
     "aio": "AsyncBatch AsyncBatchBuilder AsyncClient AsyncJob AsyncLog",
     "backend": "BatchBackend",
     "builder": "BatchBuilder",
@@ -72,7 +79,7 @@ _MODULES = {
     "resource": "InputResourceFile ResourceFile ResourceGroup TaskResourceFile",
     "service": "Client",
     "status": "AttemptStatus BatchStatus ContainerStatus Event Events JobSpec JobStatus LogChunk Page"
-    " Session",
+    " Pause RunningAttempt ServiceStatus Session WorkerStatus",
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605  # What `import *` brings; told to type checkers above.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Self
 
+from .admin import AsyncAdmin
 from .builder import AnyBuilder, Draft
 from .calls import PAGE
 from .checks import check_id
@@ -60,6 +61,11 @@ class AsyncClient(AnyClient):
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
+
+    @property
+    def admin(self) -> AsyncAdmin:
+        """What admins may do: freeze the service, drain workers."""
+        return AsyncAdmin(self._calls)
 
     async def session(self) -> Session:
         """Who I am to the service, and what it is."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
+from .admin import Admin
 from .builder import BatchBuilder, Draft
 from .calls import PAGE, Calls
 from .calls import backoff as backoff
@@ -91,6 +92,15 @@ class Client(AnyClient):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    @property
+    def admin(self) -> Admin:
+        """What admins may do: freeze the service, drain workers.
+
+        >>> client.admin.status().n_workers
+        1
+        """
+        return Admin(self._calls)
 
     def session(self) -> Session:
         """Who I am to the service, and what it is.

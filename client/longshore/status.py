@@ -277,6 +277,68 @@ class Session(Record):
     default_image: str
     now: datetime | None = None
     """By the service's clock."""
+    frozen: str = ""
+    """Not empty: no job starts just now; why. Also one of the notices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause(Record):
+    """Since when, by whom and why nothing new starts, in a service or on a worker."""
+
+    by: str
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunningAttempt(Record):
+    """An attempt that was given to a worker and has not ended."""
+
+    batch_id: int
+    job_id: int
+    attempt_id: str
+    number: int
+    user: str
+    worker_id: str
+    mcpu: int
+    assigned_at: datetime
+    started_at: datetime | None
+    """When its main container started."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus(Record):
+    """Whether a service is frozen, and what still runs."""
+
+    frozen: Pause | None
+    n_workers: int
+    n_draining: int
+    capacity_mcpu: int
+    free_mcpu: int
+    n_running: int
+    running: tuple[RunningAttempt, ...]
+    """Of the running attempts the 100 that began first."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus(Record):
+    """A worker, for admins."""
+
+    id: str
+    name: str
+    state: str
+    """``active``, or why it is given nothing: ``draining``, ``away``, ``silent``, ``leaving``, ``shunned``,
+    ``shrunk``, ``lost``."""
+    runtime: str
+    capacity_mcpu: int
+    free_mcpu: int
+    n_running: int
+    joined_at: datetime | None
+    """None of one that is lost; so the next."""
+    heard_at: datetime | None
+    draining: Pause | None
+    running: tuple[RunningAttempt, ...] = ()
+    """Those that began first; empty in lists."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import cast
 
-from longshore_api.v1 import auth_service_pb2, batch_service_pb2, event_pb2, types_pb2
+from longshore_api.v1 import admin_service_pb2, auth_service_pb2, batch_service_pb2, event_pb2, types_pb2
 
 from .status import (
     AttemptStatus,
@@ -22,7 +22,11 @@ from .status import (
     JobStatus,
     JobsView,
     LogChunk,
+    Pause,
+    RunningAttempt,
+    ServiceStatus,
     Session,
+    WorkerStatus,
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -43,6 +47,7 @@ _BATCH_STATES = cast("dict[int, BatchState]", _words(types_pb2.BatchState, "BATC
 _ATTEMPT_STATES = _words(types_pb2.AttemptState, "ATTEMPT_STATE_")
 _END_REASONS = _words(types_pb2.EndReason, "END_REASON_")
 _ERROR_KINDS = _words(types_pb2.ErrorKind, "ERROR_KIND_")
+_WORKER_STATES = _words(admin_service_pb2.WorkerState, "WORKER_STATE_")
 _CONTAINERS = _words(types_pb2.Container, "CONTAINER_")
 
 JOB_STATES: Mapping[str, int] = {word: number for number, word in _JOB_STATES.items() if word}
@@ -208,6 +213,53 @@ def session(message: auth_service_pb2.Session) -> Session:
         largest_worker_mcpu=message.largest_worker_mcpu,
         default_image=message.default_image,
         now=_at(message.now_ms) if message.now_ms else None,
+        frozen=message.frozen,
+    )
+
+
+def service_status(message: admin_service_pb2.ServiceStatus) -> ServiceStatus:
+    return ServiceStatus(
+        frozen=_pause(message.frozen) if message.HasField("frozen") else None,
+        n_workers=message.n_workers,
+        n_draining=message.n_draining,
+        capacity_mcpu=message.capacity_mcpu,
+        free_mcpu=message.free_mcpu,
+        n_running=message.n_running,
+        running=tuple(map(_running_attempt, message.running)),
+    )
+
+
+def worker_status(message: admin_service_pb2.Worker) -> WorkerStatus:
+    return WorkerStatus(
+        id=message.worker_id,
+        name=message.name,
+        state=_WORKER_STATES.get(message.state, "unknown"),
+        runtime=message.runtime,
+        capacity_mcpu=message.capacity_mcpu,
+        free_mcpu=message.free_mcpu,
+        n_running=message.n_running,
+        joined_at=_at(message.joined_at_ms) if message.joined_at_ms else None,
+        heard_at=_at(message.heard_at_ms) if message.heard_at_ms else None,
+        draining=_pause(message.draining) if message.HasField("draining") else None,
+        running=tuple(map(_running_attempt, message.running)),
+    )
+
+
+def _pause(message: admin_service_pb2.Pause) -> Pause:
+    return Pause(message.by, message.reason, _at(message.at_ms))
+
+
+def _running_attempt(message: admin_service_pb2.RunningAttempt) -> RunningAttempt:
+    return RunningAttempt(
+        batch_id=message.batch_id,
+        job_id=message.job_id,
+        attempt_id=message.attempt_id,
+        number=message.number,
+        user=message.user,
+        worker_id=message.worker_id,
+        mcpu=message.mcpu,
+        assigned_at=_at(message.assigned_at_ms),
+        started_at=_at(message.started_at_ms) if message.HasField("started_at_ms") else None,
     )
 
 

@@ -25,6 +25,8 @@ import structlog
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from longshore_api.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
     auth_service_pb2,
     auth_service_pb2_grpc,
     batch_service_pb2,
@@ -33,6 +35,7 @@ from longshore_api.v1 import (
     worker_service_pb2_grpc,
 )
 
+from longshore_controller.admin import AdminService
 from longshore_controller.api import About, AuthService, BatchService
 from longshore_controller.callbacks import Callbacks
 from longshore_controller.config import Config, ConfigError, Server, load, show
@@ -71,6 +74,7 @@ SERVICES = (
     auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"],
     batch_service_pb2.DESCRIPTOR.services_by_name["BatchService"],
     worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"],
+    admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
     health_pb2.DESCRIPTOR.services_by_name["Health"],
 )
 
@@ -108,7 +112,8 @@ class Controller:
         about = About(
             _version(), config.service.embedded, config.remote_tmpdir, tuple(config.service.notices)
         )
-        self._auth = AuthService(about, bounds, clock.now_ms)
+        self._auth = AuthService(about, bounds, self.engine, self.feed)
+        self._admin = AdminService(self.engine)
         self._batches = BatchService(
             self.store,
             self.engine,
@@ -140,7 +145,7 @@ class Controller:
             await asyncio.to_thread(self._let_owner_in)
             await self._renew_activation_token()
             loop = asyncio.create_task(self.engine.run())
-            server = aio.server(interceptors=[Doorkeeper(Tokens(self.store))], options=OPTIONS)
+            server = aio.server(interceptors=[self._doorkeeper()], options=OPTIONS)
             work = self._clean_up(), self._report_ready(), self._callbacks.run()
             chores = [asyncio.create_task(each) for each in work]
             try:
@@ -156,9 +161,14 @@ class Controller:
         finally:
             await asyncio.to_thread(self.store.close)
 
+    def _doorkeeper(self) -> Doorkeeper:
+        owner = self._config.service.owner
+        return Doorkeeper(Tokens(self.store), lambda user: user == owner)
+
     async def _listen(self, server: aio.Server) -> str:
         auth_service_pb2_grpc.add_AuthServiceServicer_to_server(self._auth, server)
         batch_service_pb2_grpc.add_BatchServiceServicer_to_server(self._batches, server)
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(self._admin, server)
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(self._workers, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         await self._health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from longshore_api.v1 import (
     types_pb2,
 )
 
+from longshore_controller.core import why_texts
 from longshore_controller.core.events import Event
 from longshore_controller.core.model import JobColumns, Refusal, RefusalKind, StagedJobs
 from longshore_controller.core.query import Query
@@ -63,10 +64,11 @@ class About:
 
 
 class AuthService(auth_service_pb2_grpc.AuthServiceServicer):
-    def __init__(self, about: About, bounds: submission.Bounds, now_ms: Callable[[], int]) -> None:
+    def __init__(self, about: About, bounds: submission.Bounds, engine: Engine, feed: Feed) -> None:
         self._about = about
         self._bounds = bounds
-        self._now_ms = now_ms
+        self._engine = engine
+        self._feed = feed
 
     async def GetSession(
         self, request: auth_service_pb2.GetSessionRequest, context: Context
@@ -78,21 +80,24 @@ class AuthService(auth_service_pb2_grpc.AuthServiceServicer):
         self, request: auth_service_pb2.GetSessionRequest, context: Context
     ) -> AsyncIterator[auth_service_pb2.Session]:
         submission.check_fields(request)
-        while True:
-            yield self._session()
-            await asyncio.sleep(ALIVE_EVERY_S)
+        with self._feed.follow(frozen=True) as following:
+            while True:
+                yield self._session()
+                await following.next(ALIVE_EVERY_S)
 
     def _session(self) -> auth_service_pb2.Session:
+        frozen = self._engine.frozen
         return auth_service_pb2.Session(
             user=caller(),
             version=self._about.version,
             embedded=self._about.embedded,
             store_folder=self._bounds.store_folder,
             remote_tmpdir=self._about.remote_tmpdir,
-            notices=self._about.notices,
+            notices=[*self._about.notices, *([why_texts.frozen(frozen).text] if frozen else [])],
             largest_worker_mcpu=self._bounds.largest_mcpu,
             default_image=self._about.default_image,
-            now_ms=self._now_ms(),
+            now_ms=self._engine.now_ms(),
+            frozen=why_texts.frozen(frozen).text if frozen else "",
         )
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar, cast
 
-from longshore_controller.core.model import Refusal, RefusalKind
+from longshore_controller.core.model import Pause, Refusal, RefusalKind
 from longshore_controller.core.reactor import Limits, Reactor
 from longshore_controller.core.state import State
 from longshore_controller.feed import Committed, Feed
@@ -100,6 +100,12 @@ class Engine:
         """When the database was last asked something whose answer was that we lead."""
         self.seq = 0
         """Of the last committed event."""
+        self.frozen: Pause | None = None
+        """The service is, as of the last commit that is known."""
+
+    def now_ms(self) -> int:
+        """By the clock that decides."""
+        return self._clock.now_ms()
 
     async def submit(self, request: Callable[[Reactor, int], T]) -> T:
         """What ``request(reactor, now)`` returned, once everything it did is committed; when it did
@@ -212,6 +218,7 @@ class Engine:
             await self._start_over(reactor, requests, defect if len(requests) == 1 else _unavailable())
             return True
         self._failures = 0
+        self.frozen = reactor.state.frozen
         if events:
             changes.bunches.clear()  # They are rows now; news may wait for their readers for long.
             self._feed.publish(Committed(self.seq, now, events, changes))
@@ -245,6 +252,7 @@ class Engine:
                 attempt += 1
         else:
             return
+        self.frozen = state.frozen
         self._reactor = self._new_reactor(state, before)
         gc.unfreeze()  # what an earlier load left behind
         gc.collect()

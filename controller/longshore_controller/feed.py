@@ -18,6 +18,8 @@ from longshore_controller.core.events import (
     AttemptRevoked,
     BatchCompleted,
     Event,
+    ServiceFrozen,
+    ServiceThawed,
     WorkerLost,
 )
 from longshore_controller.core.rows import Changes
@@ -119,9 +121,17 @@ class Feed:
         batch: int | None = None,
         user: str | None = None,
         completed: bool | None = None,
+        frozen: bool | None = None,
     ) -> Following:
-        """News from now on of one worker's orders, one batch, one user's batches, or all completions."""
-        given: list[Topic] = [("worker", worker), ("batch", batch), ("user", user), ("completed", completed)]
+        """News from now on of one worker's orders, one batch, one user's batches, all completions, or of
+        the service's being frozen and thawed."""
+        given: list[Topic] = [
+            ("worker", worker),
+            ("batch", batch),
+            ("user", user),
+            ("completed", completed),
+            ("frozen", frozen),
+        ]
         (topic,) = [t for t in given if t[1] is not None]
 
         def leave(following: Following) -> None:
@@ -149,6 +159,8 @@ class Feed:
                     parts["user", user].append(event)
                 if isinstance(event, BatchCompleted):
                     parts["completed", True].append(event)
+            elif isinstance(event, ServiceFrozen | ServiceThawed):
+                parts["frozen", True].append(event)
         for topic, events in parts.items():
             if followers := self._followers.get(topic):
                 part = Committed(committed.seq, committed.at_ms, events, committed.changes)

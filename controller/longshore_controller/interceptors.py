@@ -39,6 +39,8 @@ log = logging.getLogger("longshore_controller.rpc")
 class Role(Enum):
     ANYONE = "anyone"
     USER = "user"
+    ADMIN = "admin"
+    """Of methods: a user that is one."""
     WORKER = "worker"
 
 
@@ -51,6 +53,7 @@ class Principal(NamedTuple):
 
 _BATCHES = "/longshore_api.v1.BatchService/"
 _WORKERS = "/longshore_api.v1.WorkerService/"
+_ADMIN = "/longshore_api.v1.AdminService/"
 
 METHOD_POLICY = {
     "/longshore_api.v1.AuthService/GetSession": Role.USER,
@@ -71,6 +74,13 @@ METHOD_POLICY = {
     _BATCHES + "WatchJob": Role.USER,
     _BATCHES + "ReadLog": Role.USER,
     _BATCHES + "SearchLog": Role.USER,
+    _ADMIN + "Freeze": Role.ADMIN,
+    _ADMIN + "Thaw": Role.ADMIN,
+    _ADMIN + "GetServiceStatus": Role.ADMIN,
+    _ADMIN + "ListWorkers": Role.ADMIN,
+    _ADMIN + "GetWorker": Role.ADMIN,
+    _ADMIN + "DrainWorker": Role.ADMIN,
+    _ADMIN + "UndrainWorker": Role.ADMIN,
     _WORKERS + "Activate": Role.ANYONE,
     _WORKERS + "Connect": Role.WORKER,
     _WORKERS + "PushLogs": Role.WORKER,
@@ -82,7 +92,7 @@ METHOD_POLICY = {
 
 _TOLD = frozenset(
     _BATCHES + name for name in ("CreateBatch", "SubmitJobs", "CloseBatch", "CancelBatch", "DeleteBatch")
-) | {_WORKERS + "Activate"}
+) | {_WORKERS + "Activate", *(_ADMIN + name for name in ("Freeze", "Thaw", "DrainWorker", "UndrainWorker"))}
 """What changes something is logged; everything else only when it fails: looking is most of what is done."""
 
 _caller: ContextVar[Principal] = ContextVar("caller")
@@ -146,8 +156,10 @@ if TYPE_CHECKING:
 class Doorkeeper(aio.ServerInterceptor):
     """Stands before every method of the server."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, is_admin: Callable[[str], bool]) -> None:
+        """``is_admin`` says it of a user, by name."""
         self._tokens = tokens
+        self._is_admin = is_admin
         self._guarded: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -239,6 +251,10 @@ class Doorkeeper(aio.ServerInterceptor):
             raise Refusal(
                 RefusalKind.UNAUTHENTICATED, f"the token is {said}: send `authorization: Bearer TOKEN`"
             )
+        if allowed is Role.ADMIN and principal.role is Role.USER:
+            if not self._is_admin(principal.name):
+                raise Refusal(RefusalKind.PERMISSION_DENIED, "this is for admins; ask one of them")
+            return principal
         if principal.role is not allowed:
             raise Refusal(
                 RefusalKind.PERMISSION_DENIED,

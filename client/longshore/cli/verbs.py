@@ -38,6 +38,10 @@ VERBS = {
         "cancel": "Cancel batches.",
         "delete": "Remove batches from all lists.",
     },
+    "Run it": {
+        "workers": "See the workers, and drain them: ls, show, drain, undrain.",
+        "admin": "Freeze the service and thaw it: freeze, thaw, status.",
+    },
     "Me": {
         "login": "Log in to a service.",
         "logout": "Forget the token of a service.",

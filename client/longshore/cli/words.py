@@ -5,10 +5,11 @@ On a terminal they are rounded and relative; elsewhere exact, as `Look` says.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 
-from ..status import BatchStatus, JobStatus
+from ..status import BatchStatus, JobStatus, Pause, RunningAttempt
 from ..units import dollars
 from .formats import rfc3339
 from .output import Cell, Look
@@ -138,3 +139,18 @@ def size(n_bytes: int, look: Look) -> str:
 
 def count(n: int, look: Look) -> str:
     return f"{n:,}" if look.tty else str(n)
+
+
+def pause(found: Pause | None, look: Look, title: str) -> Iterator[tuple[str, str]]:
+    """Fields that say since when, by whom and why nothing starts; none if it does."""
+    if found is not None:
+        yield title, f"{moment(found.at, look)} by {found.by}"
+        yield "reason", found.reason
+
+
+def running(attempt: RunningAttempt, look: Look) -> str:
+    """An attempt that has not ended, on a line."""
+    since = moment(attempt.started_at or attempt.assigned_at, look)
+    what = "started" if attempt.started_at else "assigned"
+    where = f"on {attempt.worker_id}, {cores(attempt.mcpu)}"
+    return f"{attempt.batch_id}/{attempt.job_id} of {attempt.user} {where}, {what} {since}"

@@ -241,7 +241,7 @@ class Reactor:
 
     def _known_worker(self, worker_id: str) -> None:
         if worker_id not in self.state.workers and worker_id not in self.state.draining:
-            raise Refusal(RefusalKind.NOT_FOUND, f"there is no worker {worker_id!r}")
+            raise no_worker(worker_id)
 
     # -- workers -------------------------------------------------------------------------------------
 
@@ -555,6 +555,10 @@ class Reactor:
             if left <= 0:
                 break
         return left
+
+
+def no_worker(worker_id: str) -> Refusal:
+    return Refusal(RefusalKind.NOT_FOUND, f"there is no worker {worker_id!r}")
 
 
 _CANCELLABLE = frozenset((JobState.PENDING, JobState.PENDING | DOOMED, JobState.READY))

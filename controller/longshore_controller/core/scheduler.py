@@ -44,9 +44,7 @@ def kinds(batch: Batch) -> tuple[int, ...]:
     return (ALWAYS_CLASS,) if batch.cancelled else (ALWAYS_CLASS, 0)
 
 
-def placements(
-    state: State, available: Collection[str], room: Room | None = None
-) -> Iterator[Placement]:
+def placements(state: State, available: Collection[str], room: Room | None = None) -> Iterator[Placement]:
     """Placements one after another; each must be applied to ``state`` before the next is asked for.
 
     ``available``: the workers that may be given something now; nobody else gets a job. ``room``: theirs,

@@ -212,11 +212,16 @@ def _jobs(jobs: Sequence[types_pb2.JobSpec], first_job_id: int, bounds: Bounds) 
 
 def cancel_reason(request: batch_service_pb2.CancelBatchRequest) -> str:
     check_fields(request)
+    return text("reason", request.reason)
+
+
+def text(path: str, value: str) -> str:
+    """A few words of somebody's, as they are. Refusal INVALID_ARGUMENT when they are too many."""
     try:
-        _text("reason", request.reason, MAX_NAME_BYTES)
+        _text(path, value, MAX_NAME_BYTES)
     except _Wrong as wrong:
         _refuse(wrong.path, wrong.what)
-    return request.reason
+    return value
 
 
 def page_size(request: batch_service_pb2.ListBatchesRequest | batch_service_pb2.ListJobsRequest) -> int:
