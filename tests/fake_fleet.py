@@ -11,7 +11,10 @@ SINCE_MS = 1_700_000_000_000
 
 class FakeFleet(admin_service_pb2_grpc.AdminServiceServicer):
     def __init__(self) -> None:
+        self.admin = "ada"
         self.frozen: pb.Pause | None = None
+        self.user = "lin"
+        """Whose job runs."""
         self.leaves_in = 0
         """So many more looks at a worker before nothing runs there."""
         self.workers = {
@@ -29,7 +32,7 @@ class FakeFleet(admin_service_pb2_grpc.AdminServiceServicer):
         }
 
     def Freeze(self, request: pb.FreezeRequest, context: grpc.ServicerContext) -> pb.ServiceStatus:
-        self.frozen = pb.Pause(by="ada", reason=request.reason, at_ms=SINCE_MS)
+        self.frozen = pb.Pause(by=self.admin, reason=request.reason, at_ms=SINCE_MS)
         return self._status()
 
     def Thaw(self, request: pb.ThawRequest, context: grpc.ServicerContext) -> pb.ServiceStatus:
@@ -52,7 +55,7 @@ class FakeFleet(admin_service_pb2_grpc.AdminServiceServicer):
     def DrainWorker(self, request: pb.DrainWorkerRequest, context: grpc.ServicerContext) -> pb.Worker:
         worker = self._worker(request.worker_id, context)
         worker.state = pb.WORKER_STATE_DRAINING
-        worker.draining.CopyFrom(pb.Pause(by="ada", reason=request.reason, at_ms=SINCE_MS))
+        worker.draining.CopyFrom(pb.Pause(by=self.admin, reason=request.reason, at_ms=SINCE_MS))
         return worker
 
     def UndrainWorker(self, request: pb.UndrainWorkerRequest, context: grpc.ServicerContext) -> pb.Worker:
@@ -80,7 +83,7 @@ class FakeFleet(admin_service_pb2_grpc.AdminServiceServicer):
         if self.leaves_in:
             self.leaves_in -= 1
             running = pb.RunningAttempt(
-                batch_id=7, job_id=3, attempt_id="a", user="lin", worker_id=worker_id, mcpu=1000,
+                batch_id=7, job_id=3, attempt_id="a", user=self.user, worker_id=worker_id, mcpu=1000,
                 assigned_at_ms=SINCE_MS,
             )  # fmt: skip
             worker.n_running, worker.free_mcpu = 1, 3000

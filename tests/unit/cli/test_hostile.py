@@ -100,6 +100,10 @@ def service(folders: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServ
         monkeypatch.setenv("LONGSHORE_ENDPOINT", service.endpoint)
         monkeypatch.setenv("LONGSHORE_TOKEN", TOKEN)
         monkeypatch.setenv("NO_COLOR", "1")
+        service.fleet.leaves_in = 5
+        service.fleet.admin = service.fleet.user = service.text(6)
+        for worker in service.fleet.workers.values():
+            worker.name = worker.runtime = service.text(5)
         for i in range(N):
             _add(service, [service.text(i + 1)] * 2)
         _add(service, STRINGS)
@@ -133,6 +137,8 @@ OF_ALL = [
     *("ls", "ls -o wide", "ls -o csv", "ls -o yaml", "ls -o jsonl", "jobs 11", "jobs 11 -o jsonl"),
     *("failures 11", "tree 11", "tree 11 --all", "get name", "whoami", "auth user -o yaml", "version"),
     *("doctor", "config show", "login", "delete 1-3 --yes", "open last", "run -d -- true", "logout"),
+    *("workers ls", "workers ls -o csv", "workers drain w-1", "workers show w-1", "workers show w-1 -o yaml"),
+    *("admin freeze", "admin status -o json", "admin status"),
     *("cancel 4 --yes --reason x", "completion bash", "submit nowhere.py", "ui", "up --cores x"),
 ]
 DRAWN = re.compile(r"\x1b\[\?25h\r?|\r(?=\x1b\[2K)|\x1b\[(\?25l|2K|1A|[012]m)")
