@@ -23,32 +23,32 @@ class AdminCalls:
         self._calls = calls
 
     async def status(self) -> ServiceStatus:
-        return wire.service_status(await self._calls.ask("GetServiceStatus", pb.GetServiceStatusRequest()))
+        return wire.service_status(await self._calls._ask("GetServiceStatus", pb.GetServiceStatusRequest()))
 
     async def freeze(self, reason: str) -> ServiceStatus:
         request = pb.FreezeRequest(reason=check_text("reason", reason))
-        return wire.service_status(await self._calls.ask("Freeze", request))
+        return wire.service_status(await self._calls._ask("Freeze", request))
 
     async def thaw(self) -> ServiceStatus:
-        return wire.service_status(await self._calls.ask("Thaw", pb.ThawRequest()))
+        return wire.service_status(await self._calls._ask("Thaw", pb.ThawRequest()))
 
     async def workers(self) -> list[WorkerStatus]:
-        answer = await self._calls.ask("ListWorkers", pb.ListWorkersRequest())
+        answer = await self._calls._ask("ListWorkers", pb.ListWorkersRequest())
         return [wire.worker_status(worker) for worker in answer.workers]
 
     async def worker(self, worker_id: str) -> WorkerStatus:
         request = pb.GetWorkerRequest(worker_id=check_text("worker_id", worker_id))
-        return wire.worker_status(await self._calls.ask("GetWorker", request))
+        return wire.worker_status(await self._calls._ask("GetWorker", request))
 
     async def drain(self, worker_id: str, reason: str) -> WorkerStatus:
         request = pb.DrainWorkerRequest(
             worker_id=check_text("worker_id", worker_id), reason=check_text("reason", reason)
         )
-        return wire.worker_status(await self._calls.ask("DrainWorker", request))
+        return wire.worker_status(await self._calls._ask("DrainWorker", request))
 
     async def undrain(self, worker_id: str) -> WorkerStatus:
         request = pb.UndrainWorkerRequest(worker_id=check_text("worker_id", worker_id))
-        return wire.worker_status(await self._calls.ask("UndrainWorker", request))
+        return wire.worker_status(await self._calls._ask("UndrainWorker", request))
 
 
 class Admin:

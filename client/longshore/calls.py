@@ -76,13 +76,13 @@ class Calls:
         return self.transport.address.endpoint
 
     async def session(self) -> Session:
-        return wire.session(await self.ask("GetSession", auth_service_pb2.GetSessionRequest()))
+        return wire.session(await self._ask("GetSession", auth_service_pb2.GetSessionRequest()))
 
     async def page_of_batches(self, before: int | None, size: int, query: str | None) -> Page[BatchStatus]:
         request = batch_service_pb2.ListBatchesRequest(
             page_size=size, before_batch_id=before or 0, query=check_text("query", query or "")
         )
-        page = await self.ask("ListBatches", request)
+        page = await self._ask("ListBatches", request)
         return Page(tuple(map(wire.batch_status, page.batches)), page.more, page.seq)
 
     async def batches(self, query: str | None, limit: int | None) -> AsyncGenerator[BatchStatus, None]:
@@ -109,7 +109,7 @@ class Calls:
             states=[_number("state", state, wire.JOB_STATES) for state in states],  # type: ignore[misc]
             query=check_text("query", query or ""),
         )
-        page = await self.ask("ListJobs", request)
+        page = await self._ask("ListJobs", request)
         return Page(tuple(map(wire.job_status, page.jobs)), page.more, page.seq)
 
     async def jobs(
@@ -150,7 +150,7 @@ class Calls:
             if len(bunch.jobs) == len(jobs):
                 request.jobs.extend(bunch.jobs)
         try:
-            answer = await self.ask("CreateBatch", request, _SUBMIT_S)
+            answer = await self._ask("CreateBatch", request, _SUBMIT_S)
         except (KeyboardInterrupt, asyncio.CancelledError):
             if request.jobs and not keep:  # It may run already, and nobody knows its number.
                 with suppress(grpc.RpcError, UsageError):
@@ -167,13 +167,13 @@ class Calls:
         while n_sent < len(jobs):
             stream = _Bunches(batch_id, jobs, n_sent)
             try:
-                await self.ask("SubmitJobs", stream, _SUBMIT_S)
+                await self._ask("SubmitJobs", stream, _SUBMIT_S)
             finally:
                 stream.raise_error()
             n_sent = stream.end
             if on_progress:
                 on_progress(n_sent)
-        await self.ask("CloseBatch", batch_service_pb2.CloseBatchRequest(batch_id=batch_id))
+        await self._ask("CloseBatch", batch_service_pb2.CloseBatchRequest(batch_id=batch_id))
 
     async def discard(self, batch_id: int) -> None:
         """Delete a batch that nobody will close, if that can be done at once."""
@@ -183,7 +183,7 @@ class Calls:
 
     async def batch_status(self, batch_id: int) -> BatchStatus:
         request = batch_service_pb2.GetBatchRequest(batch_id=batch_id)
-        return wire.batch_status(await self.ask("GetBatch", request))
+        return wire.batch_status(await self._ask("GetBatch", request))
 
     async def watch_batch(self, batch_id: int, timeout: float | None) -> AsyncGenerator[BatchStatus, None]:
         """The batch now and whenever it changed, until it is complete. Raises WaitTimeout."""
@@ -196,14 +196,14 @@ class Calls:
 
     async def cancel(self, batch_id: int, reason: str | None) -> None:
         text = check_text("reason", reason or "")
-        await self.ask("CancelBatch", batch_service_pb2.CancelBatchRequest(batch_id=batch_id, reason=text))
+        await self._ask("CancelBatch", batch_service_pb2.CancelBatchRequest(batch_id=batch_id, reason=text))
 
     async def delete(self, batch_id: int) -> None:
-        await self.ask("DeleteBatch", batch_service_pb2.DeleteBatchRequest(batch_id=batch_id))
+        await self._ask("DeleteBatch", batch_service_pb2.DeleteBatchRequest(batch_id=batch_id))
 
     async def job_status(self, batch_id: int, job_id: int) -> JobStatus:
         request = batch_service_pb2.GetJobRequest(batch_id=batch_id, job_id=job_id)
-        return wire.job_status(await self.ask("GetJob", request))
+        return wire.job_status(await self._ask("GetJob", request))
 
     async def log_chunks(
         self,
@@ -301,7 +301,7 @@ class Calls:
         request = batch_service_pb2.JobsWindow(batch_id=batch_id)
         return Asking(self, "WatchJobs", request, wire.jobs_view)
 
-    async def ask(self, rpc: str, request: Any, timeout: float = _CALL_S) -> Any:
+    async def _ask(self, rpc: str, request: Any, timeout: float = _CALL_S) -> Any:
         """What the service answers, in the end."""
         trouble = _Trouble(self)
         while True:
