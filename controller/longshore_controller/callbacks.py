@@ -15,6 +15,7 @@ import socket
 import ssl
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -34,7 +35,12 @@ AT_ONCE_OF_USER = 2
 PAGE = 1_000
 RETRY_S = 1.0
 """Until the database or the engine is asked again."""
+REMEMBERED = 10_000
+"""Batches that were told lately."""
 MAX_OUTCOME = 200
+
+Post = Callable[[str, bytes, bool], str]
+"""Calls a URL with a body, maybe one of this network, and says what came of it."""
 
 log = logging.getLogger("longshore_controller.callbacks")
 
@@ -42,13 +48,18 @@ log = logging.getLogger("longshore_controller.callbacks")
 class Callbacks:
     """Calls what is due: what completes from now on, and what an earlier controller left."""
 
-    def __init__(self, store: Store, engine: Engine, feed: Feed, *, private: bool) -> None:
+    def __init__(
+        self, store: Store, engine: Engine, feed: Feed, *, private: bool, post: Post | None = None
+    ) -> None:
         """``private``: addresses of this machine and of private networks may be called."""
+        self._post = post or call
         self._store = store
         self._engine = engine
         self._feed = feed
         self._private = private
-        self._calls: dict[int, asyncio.Task[None]] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+        self._called: dict[int, int | None] = {}
+        """batch id -> the completion that was told last: what is read of rows may be older than that."""
         self._of_user: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE_OF_USER))
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="callback")
 
@@ -69,8 +80,8 @@ class Callbacks:
                             if row.callback:
                                 self._start(row)
         finally:
-            for call in self._calls.values():
-                call.cancel()
+            for task in self._calls:
+                task.cancel()
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _catch_up(self) -> bool:
@@ -88,26 +99,32 @@ class Callbacks:
             after = rows[-1].batch_id
 
     def _start(self, row: BatchRow) -> None:
-        if row.batch_id not in self._calls and row.deleted_at_ms is None:
-            self._calls[row.batch_id] = asyncio.create_task(self._call(row))
+        known = self._called.get(row.batch_id)
+        if row.deleted_at_ms is None and (known is None or known != row.completed_at_ms):
+            self._called[row.batch_id] = row.completed_at_ms
+            if len(self._called) > REMEMBERED:
+                self._called.pop(next(iter(self._called)))
+            task = asyncio.create_task(self._call(row))
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
 
     async def _call(self, row: BatchRow) -> None:
-        try:
-            body = json.dumps(document_of(row)).encode()
-            loop = asyncio.get_running_loop()
-            async with self._of_user[row.user]:
-                outcome = await loop.run_in_executor(self._threads, post, row.callback, body, self._private)
-            log.info("called back", extra={"batch": row.batch_id, "outcome": outcome})
-            while True:
-                try:
-                    await self._engine.submit(
-                        lambda r, now: r.on_called_back(row.batch_id, row.user, outcome, now)
-                    )
-                    return
-                except Refusal:  # There is no memory just now, or nobody knows whether it was committed.
-                    await asyncio.sleep(RETRY_S)
-        finally:
-            del self._calls[row.batch_id]
+        body = json.dumps(document_of(row)).encode()
+        loop = asyncio.get_running_loop()
+        async with self._of_user[row.user]:
+            outcome = await loop.run_in_executor(self._threads, self._post, row.callback, body, self._private)
+        log.info("called back", extra={"batch": row.batch_id, "outcome": outcome})
+        while True:
+            try:
+                await self._engine.submit(
+                    lambda r, now: r.on_called_back(row.batch_id, row.user, outcome, now)
+                )
+                return
+            except Refusal:  # There is no memory just now, or nobody knows whether it was committed.
+                pass
+            except Exception:
+                log.exception("what came of a callback is not recorded yet")
+            await asyncio.sleep(RETRY_S)
 
 
 def document_of(row: BatchRow) -> dict[str, object]:
@@ -144,7 +161,7 @@ def document_of(row: BatchRow) -> dict[str, object]:
     return {"schema": "longshore/v1", "batch": batch}
 
 
-def post(url: str, body: bytes, private: bool) -> str:
+def call(url: str, body: bytes, private: bool) -> str:
     """What came of it, in a line; never raises. Takes at most some `LIMIT_S`."""
     try:
         target = target_of(url, private=private)

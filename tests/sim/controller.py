@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar, cast
 
+from longshore_controller.callbacks import Callbacks
 from longshore_controller.core import events as ev
 from longshore_controller.core.model import Hello, Orders, Refusal, RefusalKind
 from longshore_controller.core.reactor import CreateBatch, Limits, Reactor
@@ -69,6 +70,9 @@ class Controller:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._links: set[Link] = set()
         self._spawn(self.engine.run())
+        store = cast(Store, world.database)
+        callbacks = Callbacks(store, self.engine, self._feed, private=True, post=world.oracle.call_back)
+        self._spawn(callbacks.run())
 
     @property
     def reactor(self) -> Reactor | None:

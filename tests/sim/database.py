@@ -128,6 +128,19 @@ class Database(Records):
         rows = self.rows.batches.values()
         return next((b for b in rows if (b.user, b.request_id) == (user, request_id)), None)
 
+    def callbacks_due(self, after_id: int, limit: int) -> list[BatchRow]:
+        if self._rng.random() < self.failing:
+            raise StoreUnavailable("not now")
+        if self.store is not None:
+            return self.store.callbacks_due(after_id, limit)
+        return [
+            row
+            for batch_id, row in sorted(self.rows.batches.items())
+            if batch_id > after_id
+            and (row.callback and not row.callback_outcome)
+            and (row.completed_at_ms is not None and row.deleted_at_ms is None)
+        ][:limit]
+
     def stage(self, batch_id: int, jobs: Sequence[Job]) -> None:
         """The jobs of an open batch, in two bunches, one of them sent twice."""
         self.plans[batch_id] = jobs
@@ -176,6 +189,7 @@ class Database(Records):
             row.batch_id, row.user, row.billing_project, row.request_id, row.request_sha256,
             row.attributes, row.n_jobs, row.created_at_ms, row.closed_at_ms, row.cancelled_at_ms,
             row.cancelled_by, row.cancel_reason, row.deleted_at_ms, row.msec_mcpu, row.cost_nanousd,
+            row.cancel_after_n_failures, row.callback,
         )  # fmt: skip
         state.add_batch(batch)
         if row.closed_at_ms is None:

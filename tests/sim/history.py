@@ -28,7 +28,7 @@ from sim.controller import Away, Controller, Defects
 from sim.database import Database
 from sim.link import Link
 from sim.machine import Machine
-from sim.oracle import Oracle, Violation
+from sim.oracle import CALLBACK, Oracle, Violation
 from sim.virtual import VirtualLoop
 from world import random_jobs
 
@@ -256,7 +256,8 @@ class History:
         jobs = random_jobs(rng, most=rng.choice([4, 8, 12]))
         await asyncio.sleep(rng.randint(0, self.weather.lasts_ms // 2) / 1000)
         user = rng.choice(["ann", "bob"])
-        request = CreateBatch(user, "project", f"request {number}", b"sha", len(jobs))
+        callback = CALLBACK if Random(f"{self.seed}/callback {number}").random() < 0.3 else ""
+        request = CreateBatch(user, "project", f"request {number}", b"sha", len(jobs), callback=callback)
         batch_id = await self._create(rng, request)
         wants_cancel, wants_delete = rng.random() < 0.4, rng.random() < 0.15
         if wants_cancel and rng.random() < 0.3:

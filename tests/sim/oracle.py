@@ -6,6 +6,7 @@ product's promises, and holds it against what the machines really did.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,6 +117,10 @@ class Run:
         return (now if self.ended_ms is None else self.ended_ms) - self.started_ms
 
 
+CALLBACK, TOLD = "http://10.0.0.1/done", "200 OK"
+"""Where some users want to be told of a batch's end, and what is answered there."""
+
+
 class Oracle:
     """``now`` is true time. Every method raises Violation."""
 
@@ -140,6 +145,8 @@ class Oracle:
         """What was heard of each attempt when the database was last reached in time."""
         self._new_words: list[str] = []
         self._lives = 0
+        self.called_back: Counter[int] = Counter()
+        """How often somebody was told that a batch is complete."""
 
     # -- what becomes true ---------------------------------------------------------------------------
 
@@ -187,8 +194,19 @@ class Oracle:
                     require(batch.closed and not batch.complete, "a closed batch completes once", event)
                     require(all(s.is_complete for s in states), "a complete batch's jobs are", states)
                     batch.complete = True
+                case ev.BatchCalledBack():
+                    require(self.called_back[event.batch_id] > 0, "what is said to be told was told", event)
+                    require(event.outcome == TOLD, "and what came of it", event)
                 case ev.BatchDeleted():
                     require(event.batch_id in self.batches, "what is deleted exists", event)
+
+    def call_back(self, url: str, body: bytes, private: bool) -> str:
+        """Whoever is to be told of a batch's end is told this."""
+        batch_id = json.loads(body)["batch"]["id"]
+        require(url == CALLBACK, "who asked for it is told", url)
+        require(self.batches[batch_id].complete, "a batch is complete before somebody is told so", batch_id)
+        self.called_back[batch_id] += 1
+        return TOLD
 
     def _created(self, e: ev.BatchCreated) -> None:
         require(e.batch_id not in self.batches, "a batch id is used once", e)
@@ -446,6 +464,12 @@ class Oracle:
         totals = sum(j.msec_mcpu for j in jobs), sum(j.cost_nanousd for j in jobs)
         require((row.msec_mcpu, row.cost_nanousd) == totals, f"a batch costs its jobs' cost {totals}", row)
         require(row.completed_at_ms is not None, "it is complete", row)
+        told = self.called_back[batch_id]
+        if row.callback and row.deleted_at_ms is None:
+            require(told and row.callback_outcome == TOLD, "who asked for it is told", row)
+        require(
+            told <= bool(row.callback) * (1 + self._lives), "and once, but for controllers that died", row
+        )
         if failed:
             state = BatchState.FAILURE
         elif n[JobState.CANCELLED] or (batch.cancelled_at_ms is not None and not jobs):

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from types import ModuleType, SimpleNamespace
@@ -21,6 +22,7 @@ from unittest.mock import patch
 import peewee
 from longshore_controller import __main__ as controller_main
 from longshore_controller import engine, feed
+from longshore_controller.callbacks import Callbacks
 from longshore_controller.config import Config, Database, Server, Service, StoreFolder, Workers
 from longshore_controller.core import events as ev
 from longshore_controller.core.reactor import Limits, Reactor
@@ -108,6 +110,7 @@ def config(folder: Path, limits: Limits) -> Config:
             owner="ann",
             owner_token_file=f"{folder}/owner",
             activation_token_file=f"{folder}/activation",
+            private_callbacks=True,
         ),
         workers=Workers(lease_ms=limits.lease_ms, grace_ms=limits.grace_ms),
     )
@@ -293,6 +296,7 @@ def programs(world: World, loop: ProcessLoop) -> Iterator[None]:
         (controller_main, "aio", SimpleNamespace(server=server)),
         (controller_main, "Store", store),
         (controller_main, "Engine", the_engine),
+        (controller_main, "Callbacks", partial(Callbacks, post=world.oracle.call_back)),
         (controller_main, "Limits", limits),
         (shared, "connect", lambda url: Flaky(world, url.partition("://")[2])),
         (Reactor, "on_heartbeat", on_heartbeat),

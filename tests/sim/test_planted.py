@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from longshore_controller.callbacks import Callbacks
 from longshore_controller.core import events as ev
 from longshore_controller.core import model, reactor, scheduler, verdict
 from longshore_controller.core.model import JobColumns, JobState, Orders, Report
 from longshore_controller.core.reactor import Reactor
-from longshore_controller.core.rows import Changes
+from longshore_controller.core.rows import BatchRow, Changes
 from longshore_controller.core.state import Attempt, Batch, State, Worker
 from longshore_controller.core.verdict import Tries
 from longshore_controller.engine import Engine, Waiting, _answer
@@ -421,6 +422,42 @@ def a_slice_of_a_large_cancel_that_is_skipped(patch: pytest.MonkeyPatch) -> None
         return left, now
 
     before(patch, Reactor, "_cancel_jobs", hurry)
+
+
+# -- callbacks -------------------------------------------------------------------------------------------
+
+
+@bug(BUGS)
+def callbacks_that_an_earlier_controller_left(patch: pytest.MonkeyPatch) -> None:
+    async def nothing_is_left(callbacks: Callbacks) -> bool:
+        return True
+
+    patch.setattr(Callbacks, "_catch_up", nothing_is_left)
+
+
+@bug(BUGS)
+def a_callback_that_old_rows_say_is_due(patch: pytest.MonkeyPatch) -> None:
+    def forget(callbacks: Callbacks, row: BatchRow) -> tuple[BatchRow]:
+        callbacks._called.clear()
+        return (row,)
+
+    before(patch, Callbacks, "_start", forget)
+
+
+@bug(BUGS)
+def a_callback_before_the_batch_is_complete(patch: pytest.MonkeyPatch) -> None:
+    real = Feed.publish
+
+    def early(feed: Feed, committed: Committed) -> None:
+        for batch_id, row in committed.changes.batches.items():
+            if row.callback and row.n_failed and row.completed_at_ms is None:
+                complete: list[ev.Event] = [ev.BatchCompleted(batch_id, 0)]
+                told = replace(committed, events=complete)
+                for following in feed._followers.get(("completed", True), ()):
+                    following._put(told)
+        real(feed, committed)
+
+    patch.setattr(Feed, "publish", early)
 
 
 # -- rows ------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from longshore_api.v1 import batch_service_pb2 as batches
 from longshore_api.v1 import batch_service_pb2_grpc as batches_grpc
 from longshore_api.v1 import types_pb2 as types
 from sim.database import Records
-from sim.oracle import Oracle, require
+from sim.oracle import CALLBACK, Oracle, require
 from sim.weather import Weather
 from sim.wire import Channel, Network
 from world import Job, random_jobs
@@ -65,6 +65,7 @@ class User:
             request_id=request_id,
             billing_project="project",
             n_jobs=len(jobs),
+            callback=CALLBACK if Random(f"{self._world.seed}/callback {self._number}").random() < 0.3 else "",
             jobs=[self._spec(i, job) for i, job in enumerate(whole, 1)],
         )
         self._world.records.wanted[request_id] = whole

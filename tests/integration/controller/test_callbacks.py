@@ -142,7 +142,7 @@ async def test_a_call_that_was_due_when_the_controller_ended_is_made_by_the_next
 ) -> None:
     never = threading.Event()
     with monkeypatch.context() as patched:
-        patched.setattr(callbacks, "post", lambda *_: "" if never.wait(60) else "")
+        patched.setattr(callbacks, "call", lambda *_: "" if never.wait(60) else "")
         async with running(config) as service:
             batch_id = await service.ada.create(0, callback=listener.url)
             await service.ada.close(batch_id)
@@ -214,7 +214,7 @@ def test_a_server_that_never_finishes_is_left(drip: bytes, monkeypatch: pytest.M
         thread = threading.Thread(target=answer)
         thread.start()
         began = time.monotonic()
-        said = callbacks.post(f"http://127.0.0.1:{server.getsockname()[1]}/", b"{}", True)
+        said = callbacks.call(f"http://127.0.0.1:{server.getsockname()[1]}/", b"{}", True)
         assert time.monotonic() - began < 4
         thread.join()
     assert said == "no answer within 0 s"
@@ -230,7 +230,7 @@ def test_what_a_server_says_cannot_reach_a_terminal() -> None:
 
         thread = threading.Thread(target=answer)
         thread.start()
-        said = callbacks.post(f"http://127.0.0.1:{server.getsockname()[1]}/", b"{}", True)
+        said = callbacks.call(f"http://127.0.0.1:{server.getsockname()[1]}/", b"{}", True)
         thread.join()
     assert said.startswith("200 ?[2Jaaa")
     assert len(said) == callbacks.MAX_OUTCOME
