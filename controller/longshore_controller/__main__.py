@@ -145,7 +145,8 @@ class Controller:
             await asyncio.to_thread(self._let_owner_in)
             await self._renew_activation_token()
             loop = asyncio.create_task(self.engine.run())
-            server = aio.server(interceptors=[self._doorkeeper()], options=OPTIONS)
+            door = Doorkeeper(Tokens(self.store, self._clock.now_ms))
+            server = aio.server(interceptors=[door], options=OPTIONS)
             work = self._clean_up(), self._report_ready(), self._callbacks.run()
             chores = [asyncio.create_task(each) for each in work]
             try:
@@ -160,10 +161,6 @@ class Controller:
                 await asyncio.gather(loop, *chores, return_exceptions=True)
         finally:
             await asyncio.to_thread(self.store.close)
-
-    def _doorkeeper(self) -> Doorkeeper:
-        owner = self._config.service.owner
-        return Doorkeeper(Tokens(self.store), lambda user: user == owner)
 
     async def _listen(self, server: aio.Server) -> str:
         auth_service_pb2_grpc.add_AuthServiceServicer_to_server(self._auth, server)
@@ -219,7 +216,7 @@ class Controller:
             raise CannotStart(f"service.owner_token_file {file}: {error.strerror}") from error
         if not token:
             raise CannotStart(f"{file} is empty: remove it, and a new token is made")
-        self.store.ensure_user(service.owner)
+        self.store.ensure_user(service.owner, self._clock.now_ms(), admin=True)
         self.store.add_token(service.owner, hash_of(token))
 
     async def _renew_activation_token(self) -> None:

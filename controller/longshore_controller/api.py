@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from longshore_api.v1 import (
@@ -23,13 +23,13 @@ from longshore_api.v1 import (
 
 from longshore_controller.core import why_texts
 from longshore_controller.core.events import Event
-from longshore_controller.core.model import JobColumns, Refusal, RefusalKind, StagedJobs
+from longshore_controller.core.model import JobColumns, Refusal, RefusalKind, StagedJobs, Viewer
 from longshore_controller.core.query import Query
 from longshore_controller.core.reactor import CreateBatch as Wanted
 from longshore_controller.core.rows import AttemptRow, BatchRow
 from longshore_controller.engine import Engine
 from longshore_controller.feed import RESET, Committed, Feed, Following
-from longshore_controller.interceptors import caller
+from longshore_controller.interceptors import caller, viewer
 from longshore_controller.logs import LogId, LogReading, Logs
 from longshore_controller.store import JobView, Store
 from longshore_controller.views import ALIVE_EVERY_S, Views
@@ -135,7 +135,7 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
     async def _create(
         self, request: batch_service_pb2.CreateBatchRequest
     ) -> batch_service_pb2.CreateBatchResponse:
-        wanted, jobs, known = await read(self._wanted, request, caller())
+        wanted, jobs, known = await read(self._wanted, request, viewer())
         if known is None:
             batch_id = await self._engine.submit(lambda r, now: r.on_create(wanted, now, jobs))
         elif known.request_sha256 == wanted.request_sha256:
@@ -203,7 +203,9 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         batch_id, user = request.batch_id, caller()
         row = await self._visible.batch(batch_id, with_deleted=True)
         if row.deleted_at_ms is None:
-            await self._engine.submit(lambda r, now: r.on_delete(batch_id, user, row.user, now))
+            await self._engine.submit(
+                lambda r, now: r.on_delete(batch_id, user, row.user, now, row.billing_project)
+            )
         return batch_service_pb2.DeleteBatchResponse()
 
     # -- pages -------------------------------------------------------------------------------------
@@ -220,7 +222,7 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         seq = self._engine.seq
         until = time.monotonic() + LIST_S
         rows = await read(
-            self._store.batches_matching, caller(), query, before_id=before, limit=size + 1, until=until
+            self._store.batches_matching, viewer(), query, before_id=before, limit=size + 1, until=until
         )
         if rows is None:
             raise _too_long()
@@ -270,11 +272,12 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         self, request: batch_service_pb2.WatchEventsRequest, context: Context
     ) -> AsyncIterator[Any]:
         submission.check_fields(request)
-        batch_id, user = request.batch_id, caller()
+        # An admin may look at any batch, but is not told of everybody's.
+        batch_id, who = request.batch_id, replace(viewer(), admin=False)
         if batch_id:
             await self._visible.batch(batch_id)
-        mine = _Mine(self._store, user, batch_id)
-        with self._feed.follow(batch=batch_id) if batch_id else self._feed.follow(user=user) as following:
+        mine = _Mine(self._store, who, batch_id)
+        with self._feed.follow(batch=batch_id) if batch_id else self._feed.follow(viewer=who) as following:
             seq, behind = request.after_seq, True
             if not request.HasField("after_seq"):
                 seq, behind = self._engine.seq, False
@@ -374,21 +377,25 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         return await read(self._store.jobs_of, batch.batch_id, found.job_ids[:limit])
 
     def _wanted(
-        self, request: batch_service_pb2.CreateBatchRequest, user: str
+        self, request: batch_service_pb2.CreateBatchRequest, who: Viewer
     ) -> tuple[Wanted, tuple[StagedJobs, JobColumns] | None, BatchRow | None]:
         """What is asked for, its jobs if they are here, and the batch that was made of it. In a thread."""
-        wanted, jobs = submission.create_batch(request, user, self._bounds)
+        wanted, jobs = submission.create_batch(request, who.name, self._bounds)
         known = self._store.batch_of_request(wanted.user, wanted.request_id)
         if known is None:
-            name = wanted.billing_project
-            if self._makes_projects:
-                self._store.ensure_project(name)
-            elif not self._store.project_exists(name):
-                raise Refusal(
-                    RefusalKind.PERMISSION_DENIED,
-                    f"billing project {name!r}: you are not a member; ask its owner, or use another",
-                )
+            self._check_member(who, wanted.billing_project)
         return wanted, (jobs, jobs.columns()) if jobs else None, known
+
+    def _check_member(self, who: Viewer, project: str) -> None:
+        """Whoever first names a project of a service that makes them becomes its owner."""
+        if project in who.projects or self._store.member_role(project, who.name) is not None:
+            return
+        if self._makes_projects and self._store.found_project(project, who.name):
+            return
+        raise Refusal(
+            RefusalKind.PERMISSION_DENIED,
+            f"billing project {project!r}: you are not a member; ask its owner, or use another",
+        )
 
     async def _stage(self, request: batch_service_pb2.SubmitJobsRequest) -> None:
         def stage() -> None:
@@ -419,11 +426,11 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
 
 
 class _Mine:
-    """Which events concern one user, or one batch."""
+    """Which events concern what somebody sees, or one batch."""
 
-    def __init__(self, store: Store, user: str, batch_id: int) -> None:
+    def __init__(self, store: Store, viewer: Viewer, batch_id: int) -> None:
         self._store = store
-        self._user = user
+        self._viewer = viewer
         self._batch_id = batch_id
         self._known: dict[int, bool] = {}
 
@@ -436,7 +443,7 @@ class _Mine:
         if not batch_id or self._batch_id:
             return bool(batch_id) and batch_id == self._batch_id
         row = await read(self._store.batch, batch_id, with_deleted=True)
-        return row is not None and row.user == self._user
+        return row is not None and self._viewer.sees(row.user, row.billing_project)
 
 
 def _messages_of(news: list[Committed], seq: int) -> Iterator[tuple[int, bytes]]:

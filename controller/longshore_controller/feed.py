@@ -22,6 +22,7 @@ from longshore_controller.core.events import (
     ServiceThawed,
     WorkerLost,
 )
+from longshore_controller.core.model import Viewer
 from longshore_controller.core.rows import Changes
 
 MAILBOX = 10_000
@@ -113,6 +114,8 @@ class Feed:
 
     def __init__(self) -> None:
         self._followers: dict[Topic, set[Following]] = defaultdict(set)
+        self._viewers: set[Viewer] = set()
+        """Who follows more than their own batches: few, so that each commit is looked through for each."""
 
     def follow(
         self,
@@ -120,15 +123,17 @@ class Feed:
         worker: str | None = None,
         batch: int | None = None,
         user: str | None = None,
+        viewer: Viewer | None = None,
         completed: bool | None = None,
         frozen: bool | None = None,
     ) -> Following:
-        """News from now on of one worker's orders, one batch, one user's batches, all completions, or of
-        the service's being frozen and thawed."""
+        """News from now on of one worker's orders, one batch, one user's batches, all that somebody may
+        see, all completions, or of the service's being frozen and thawed."""
         given: list[Topic] = [
             ("worker", worker),
             ("batch", batch),
             ("user", user),
+            ("viewer", viewer),
             ("completed", completed),
             ("frozen", frozen),
         ]
@@ -138,9 +143,13 @@ class Feed:
             self._followers[topic].discard(following)
             if not self._followers[topic]:
                 del self._followers[topic]
+                if viewer is not None:
+                    self._viewers.discard(viewer)
 
         following = Following(leave)
         self._followers[topic].add(following)
+        if viewer is not None:
+            self._viewers.add(viewer)
         return following
 
     def publish(self, committed: Committed) -> None:
@@ -155,12 +164,16 @@ class Feed:
             batch_id: int | None = getattr(event, "batch_id", None)
             if batch_id is not None:
                 parts["batch", batch_id].append(event)
-                if (user := owners.get(batch_id)) is not None:
-                    parts["user", user].append(event)
+                if (owner := owners.get(batch_id)) is not None:
+                    parts["user", owner[0]].append(event)
                 if isinstance(event, BatchCompleted):
                     parts["completed", True].append(event)
             elif isinstance(event, ServiceFrozen | ServiceThawed):
                 parts["frozen", True].append(event)
+        for viewer in self._viewers:
+            seen = {batch_id for batch_id, owner in owners.items() if viewer.sees(*owner)}
+            if some := [e for e in committed.events if getattr(e, "batch_id", None) in seen]:
+                parts["viewer", viewer] = some
         for topic, events in parts.items():
             if followers := self._followers.get(topic):
                 part = Committed(committed.seq, committed.at_ms, events, committed.changes)

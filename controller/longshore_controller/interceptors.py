@@ -14,19 +14,20 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from contextvars import ContextVar
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc import aio
 
-from longshore_controller.core.model import Refusal, RefusalKind
+from longshore_controller.core.model import Refusal, RefusalKind, Viewer
 from longshore_controller.errors import status_of
-from longshore_controller.store import Store
+from longshore_controller.store import Store, id_of
 
-REMEMBER_S = 10.0
-"""A token that was taken back is refused at most so much later."""
+REMEMBER_S = 5.0
+"""What a token is good for is looked up again after so long, also for who listens: whoever may no longer
+see something is told no more of it with the first message after that."""
 REMEMBERED = 10_000
 """Tokens; when there are more, all are looked up again."""
 
@@ -39,9 +40,38 @@ log = logging.getLogger("longshore_controller.rpc")
 class Role(Enum):
     ANYONE = "anyone"
     USER = "user"
-    ADMIN = "admin"
-    """Of methods: a user that is one."""
     WORKER = "worker"
+
+
+class May(Enum):
+    """What a method asks of its caller. About which batch or project is asked where that is looked up."""
+
+    ANYONE = "needs nobody's name"
+    ASK = "any user: about themself, and for lists of what they may see"
+    CREATE = "a member of the billing project that it names"
+    SEE = "the batch's creator, members of its billing project, admins; for others it does not exist"
+    FILL = "the batch's creator"
+    END = "the batch's creator, owners of its billing project, admins"
+    MANAGE = "owners of the billing project, admins"
+    ADMIN = "admins"
+    WORK = "a worker, for its own attempts"
+
+    @property
+    def role(self) -> Role:
+        return {May.ANYONE: Role.ANYONE, May.WORK: Role.WORKER}.get(self, Role.USER)
+
+
+class Scope(IntEnum):
+    """What a token is good for, of what its user may do."""
+
+    READ = 1
+    SUBMIT = 2
+    ALL = 3
+
+
+_SCOPES = {May.ASK: Scope.READ, May.SEE: Scope.READ} | dict.fromkeys(
+    (May.CREATE, May.FILL, May.END), Scope.SUBMIT
+)
 
 
 class Principal(NamedTuple):
@@ -49,6 +79,9 @@ class Principal(NamedTuple):
 
     role: Role
     name: str
+    viewer: Viewer = Viewer("")
+    scope: Scope = Scope.ALL
+    token_id: str = ""
 
 
 _BATCHES = "/longshore_api.v1.BatchService/"
@@ -56,39 +89,39 @@ _WORKERS = "/longshore_api.v1.WorkerService/"
 _ADMIN = "/longshore_api.v1.AdminService/"
 
 METHOD_POLICY = {
-    "/longshore_api.v1.AuthService/GetSession": Role.USER,
-    "/longshore_api.v1.AuthService/WatchSession": Role.USER,
-    _BATCHES + "CreateBatch": Role.USER,
-    _BATCHES + "SubmitJobs": Role.USER,
-    _BATCHES + "CloseBatch": Role.USER,
-    _BATCHES + "CancelBatch": Role.USER,
-    _BATCHES + "DeleteBatch": Role.USER,
-    _BATCHES + "GetBatch": Role.USER,
-    _BATCHES + "ListBatches": Role.USER,
-    _BATCHES + "GetJob": Role.USER,
-    _BATCHES + "ListJobs": Role.USER,
-    _BATCHES + "WatchBatch": Role.USER,
-    _BATCHES + "WatchEvents": Role.USER,
-    _BATCHES + "WatchBatches": Role.USER,
-    _BATCHES + "WatchJobs": Role.USER,
-    _BATCHES + "WatchJob": Role.USER,
-    _BATCHES + "ReadLog": Role.USER,
-    _BATCHES + "SearchLog": Role.USER,
-    _ADMIN + "Freeze": Role.ADMIN,
-    _ADMIN + "Thaw": Role.ADMIN,
-    _ADMIN + "GetServiceStatus": Role.ADMIN,
-    _ADMIN + "ListWorkers": Role.ADMIN,
-    _ADMIN + "GetWorker": Role.ADMIN,
-    _ADMIN + "DrainWorker": Role.ADMIN,
-    _ADMIN + "UndrainWorker": Role.ADMIN,
-    _WORKERS + "Activate": Role.ANYONE,
-    _WORKERS + "Connect": Role.WORKER,
-    _WORKERS + "PushLogs": Role.WORKER,
-    "/grpc.health.v1.Health/Check": Role.ANYONE,
-    "/grpc.health.v1.Health/List": Role.ANYONE,
-    "/grpc.health.v1.Health/Watch": Role.ANYONE,
+    "/longshore_api.v1.AuthService/GetSession": May.ASK,
+    "/longshore_api.v1.AuthService/WatchSession": May.ASK,
+    _BATCHES + "CreateBatch": May.CREATE,
+    _BATCHES + "SubmitJobs": May.FILL,
+    _BATCHES + "CloseBatch": May.FILL,
+    _BATCHES + "CancelBatch": May.END,
+    _BATCHES + "DeleteBatch": May.END,
+    _BATCHES + "GetBatch": May.SEE,
+    _BATCHES + "ListBatches": May.ASK,
+    _BATCHES + "GetJob": May.SEE,
+    _BATCHES + "ListJobs": May.SEE,
+    _BATCHES + "WatchBatch": May.SEE,
+    _BATCHES + "WatchEvents": May.SEE,
+    _BATCHES + "WatchBatches": May.ASK,
+    _BATCHES + "WatchJobs": May.SEE,
+    _BATCHES + "WatchJob": May.SEE,
+    _BATCHES + "ReadLog": May.SEE,
+    _BATCHES + "SearchLog": May.SEE,
+    _ADMIN + "Freeze": May.ADMIN,
+    _ADMIN + "Thaw": May.ADMIN,
+    _ADMIN + "GetServiceStatus": May.ADMIN,
+    _ADMIN + "ListWorkers": May.ADMIN,
+    _ADMIN + "GetWorker": May.ADMIN,
+    _ADMIN + "DrainWorker": May.ADMIN,
+    _ADMIN + "UndrainWorker": May.ADMIN,
+    _WORKERS + "Activate": May.ANYONE,
+    _WORKERS + "Connect": May.WORK,
+    _WORKERS + "PushLogs": May.WORK,
+    "/grpc.health.v1.Health/Check": May.ANYONE,
+    "/grpc.health.v1.Health/List": May.ANYONE,
+    "/grpc.health.v1.Health/Watch": May.ANYONE,
 }
-"""Who may call what. Whose batch it is, or whose attempt, is asked where it is looked up."""
+"""Who may call what. Of a batch it is asked by `Visible`, which every method looks it up with."""
 
 _TOLD = frozenset(
     _BATCHES + name for name in ("CreateBatch", "SubmitJobs", "CloseBatch", "CancelBatch", "DeleteBatch")
@@ -96,11 +129,22 @@ _TOLD = frozenset(
 """What changes something is logged; everything else only when it fails: looking is most of what is done."""
 
 _caller: ContextVar[Principal] = ContextVar("caller")
+_right: ContextVar[May] = ContextVar("right")
 
 
 def caller() -> str:
     """Whoever made the call that is being answered: the user's name or the worker's id."""
     return _caller.get().name
+
+
+def viewer() -> Viewer:
+    """The user whose call is being answered, and what they may see."""
+    return _caller.get().viewer
+
+
+def right() -> May:
+    """What the method that is being answered asks of its caller."""
+    return _right.get()
 
 
 def hash_of(token: str) -> bytes:
@@ -118,12 +162,13 @@ def check_policy(services: Iterable[ServiceDescriptor]) -> None:
 class Tokens:
     """Who a token belongs to, remembered for a short while."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
         self._store = store
+        self._now_ms = now_ms
         self._known: dict[bytes, tuple[float, Principal]] = {}
 
     async def principal(self, token: str) -> Principal | None:
-        """None: nobody's."""
+        """None: nobody's, or no longer good."""
         key, now = hash_of(token), time.monotonic()
         if (found := self._known.get(key)) and found[0] > now:
             return found[1]
@@ -132,13 +177,16 @@ class Tokens:
             self._known.clear()
         if principal is not None:
             self._known[key] = now + REMEMBER_S, principal
+        else:
+            self._known.pop(key, None)
         return principal
 
     def _look_up(self, key: bytes) -> Principal | None:
-        if (user := self._store.user_of_token(key)) is not None:
-            return Principal(Role.USER, user)
+        if (holder := self._store.holder(key, self._now_ms())) is not None:
+            token, viewer = holder
+            return Principal(Role.USER, viewer.name, viewer, Scope(token.scope), token.token_id)
         if (worker := self._store.worker_of_token(key)) is not None:
-            return Principal(Role.WORKER, worker)
+            return Principal(Role.WORKER, worker, token_id=id_of(key))
         return None
 
 
@@ -156,10 +204,8 @@ if TYPE_CHECKING:
 class Doorkeeper(aio.ServerInterceptor):
     """Stands before every method of the server."""
 
-    def __init__(self, tokens: Tokens, is_admin: Callable[[str], bool]) -> None:
-        """``is_admin`` says it of a user, by name."""
+    def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
-        self._is_admin = is_admin
         self._guarded: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -188,8 +234,12 @@ class Doorkeeper(aio.ServerInterceptor):
                 answered = behaviour(requests, context)
                 if not inspect.isasyncgen(answered):
                     return await answered
+                checked = time.monotonic() + REMEMBER_S
                 async with aclosing(answered):
                     async for response in answered:
+                        if time.monotonic() > checked:
+                            await self._check_again(context)
+                            checked = time.monotonic() + REMEMBER_S
                         await context.write(response)
 
             return await self._call(method, context, act)
@@ -212,8 +262,10 @@ class Doorkeeper(aio.ServerInterceptor):
         principal: Principal | None = None
         code = grpc.StatusCode.OK
         try:
-            principal = await self._admit(METHOD_POLICY[method], context)
+            policy = METHOD_POLICY[method]
+            principal = await self._admit(policy, context)
             _caller.set(principal)
+            _right.set(policy)
             return await act()
         except asyncio.CancelledError:
             code = grpc.StatusCode.CANCELLED
@@ -240,27 +292,47 @@ class Doorkeeper(aio.ServerInterceptor):
                 },
             )
 
-    async def _admit(self, allowed: Role, context: Context) -> Principal:
+    async def _admit(self, policy: May, context: Context) -> Principal:
+        allowed = policy.role
         if allowed is Role.ANYONE:
             return Principal(Role.ANYONE, "")
-        metadata = dict(context.invocation_metadata() or ())
-        scheme, _, token = str(metadata.get("authorization", "")).partition(" ")
-        principal = await self._tokens.principal(token) if scheme.lower() == "bearer" and token else None
+        token = _token_of(context)
+        principal = await self._tokens.principal(token) if token else None
         if principal is None:
-            said = "unknown" if token else "missing"
+            said = "unknown, or no longer good: log in again" if token else "missing"
             raise Refusal(
                 RefusalKind.UNAUTHENTICATED, f"the token is {said}: send `authorization: Bearer TOKEN`"
             )
-        if allowed is Role.ADMIN and principal.role is Role.USER:
-            if not self._is_admin(principal.name):
-                raise Refusal(RefusalKind.PERMISSION_DENIED, "this is for admins; ask one of them")
-            return principal
         if principal.role is not allowed:
             raise Refusal(
                 RefusalKind.PERMISSION_DENIED,
                 f"this is for {allowed.value}s, and the token is a {principal.role.value}'s",
             )
+        if principal.scope < _SCOPES.get(policy, Scope.ALL):
+            scope = principal.scope.name.lower()
+            raise Refusal(
+                RefusalKind.PERMISSION_DENIED, f"this token is for scope {scope!r} only; use another"
+            )
+        if policy is May.ADMIN and not principal.viewer.admin:
+            raise Refusal(RefusalKind.PERMISSION_DENIED, "this is for admins; ask one of them")
         return principal
+
+    async def _check_again(self, context: Context) -> None:
+        """Whoever listens for long is still who they were, and may still see what they saw."""
+        before = _caller.get()
+        if before.role is not Role.USER:
+            return
+        now = await self._tokens.principal(_token_of(context))
+        if now is None:
+            raise Refusal(RefusalKind.UNAUTHENTICATED, "the token is no longer good: log in again")
+        if now.viewer != before.viewer:
+            raise Refusal(RefusalKind.UNAVAILABLE, "what you may see has changed; call again")
+
+
+def _token_of(context: Context) -> str:
+    metadata = dict(context.invocation_metadata() or ())
+    scheme, _, token = str(metadata.get("authorization", "")).partition(" ")
+    return token if scheme.lower() == "bearer" else ""
 
 
 def _deserializer(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

@@ -402,7 +402,7 @@ class Session:
         revoke: list[str] = []
         for event in committed.events:
             if isinstance(event, AttemptAssigned):
-                user = committed.changes.owners[event.batch_id]
+                user, _ = committed.changes.owners[event.batch_id]
                 run.append(Assigned(event.attempt_id, event.batch_id, event.job_id, event.mcpu, user))
             elif isinstance(event, AttemptRevoked):
                 revoke.append(event.attempt_id)

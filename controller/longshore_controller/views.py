@@ -18,7 +18,7 @@ from longshore_api.v1 import types_pb2
 
 from longshore_controller.core.model import Refusal, RefusalKind
 from longshore_controller.feed import Feed
-from longshore_controller.interceptors import caller
+from longshore_controller.interceptors import viewer
 from longshore_controller.shows import Page, Show, Shows
 from longshore_controller.store import Store
 from longshore_controller.visible import Visible, may_concern, read
@@ -45,11 +45,11 @@ class Views:
     async def batch(self, batch_id: int) -> AsyncIterator[bytes]:
         """A batch, and again whenever it changed, until it is complete. NOT_FOUND, also once it is
         deleted."""
-        user, woken, told = caller(), asyncio.Event(), 0
+        woken, told = asyncio.Event(), 0
         with ExitStack() as held:
             show: Show[None] = held.enter_context(
                 self._shows.joined(
-                    ("batch", user, batch_id),
+                    ("batch", viewer(), batch_id),
                     partial(self._feed.follow, batch=batch_id),
                     lambda following: OneBatch(self._visible, following, batch_id),
                 )
@@ -63,17 +63,19 @@ class Views:
                     await _woken(woken, None, show)
 
     async def batches(self, windows: AsyncIterator[BatchesWindow]) -> AsyncIterator[bytes]:
-        """The caller's batches."""
-        user = caller()
+        """The caller's batches, or all that they may see where the query asks whose they are."""
+        who = viewer()
 
         async def look(window: BatchesWindow, held: ExitStack, woken: asyncio.Event) -> Look:
-            anchor = window.anchor_batch_id or await read(self._store.newest_batch_id, user)
+            anchor = window.anchor_batch_id or await read(self._store.newest_batch_id, who, window.query)
             show: Show[BatchesAt] = held.enter_context(
                 self._shows.joined(
-                    ("batches", user, window.text),
-                    partial(self._feed.follow, user=user),
+                    ("batches", who, window.text),
+                    partial(self._feed.follow, viewer=who)
+                    if window.query.asks_owner
+                    else partial(self._feed.follow, user=who.name),
                     lambda following: Batches(
-                        self._store, self._visible, following, user, window.query, window.text
+                        self._store, self._visible, following, who, window.query, window.text
                     ),
                 )
             )
@@ -86,7 +88,7 @@ class Views:
 
     async def jobs(self, windows: AsyncIterator[JobsWindow]) -> AsyncIterator[bytes]:
         """The jobs of the batch that the first window names. NOT_FOUND, also once it is deleted."""
-        user, batch_id = caller(), 0
+        who, batch_id = viewer(), 0
 
         async def look(window: JobsWindow, held: ExitStack, woken: asyncio.Event) -> Look:
             nonlocal batch_id
@@ -99,7 +101,7 @@ class Views:
             batch = await self._visible.batch(batch_id)
             show: Show[JobsAt] = held.enter_context(
                 self._shows.joined(
-                    ("jobs", user, batch_id, window.text),
+                    ("jobs", who, batch_id, window.text),
                     partial(self._feed.follow, batch=batch_id),
                     lambda following: Jobs(
                         self._store, self._visible, following, batch, window.query, window.text

@@ -16,7 +16,7 @@ from longshore_controller.core.reactor import Reactor
 from longshore_controller.core.rows import BatchRow
 from longshore_controller.engine import Engine
 from longshore_controller.feed import Committed, Following, News, Reset
-from longshore_controller.interceptors import caller
+from longshore_controller.interceptors import May, right, viewer
 from longshore_controller.store import JobView, Store
 from longshore_controller.wire.submission import MAX_JOBS
 
@@ -33,7 +33,8 @@ async def read(look: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 class Visible:
-    """Every method refuses what the caller may not see with NOT_FOUND."""
+    """Every method refuses what the caller may not see with NOT_FOUND, and what they see and may not do, as
+    the policy of the method that they called says, with PERMISSION_DENIED."""
 
     def __init__(self, store: Store, engine: Engine) -> None:
         self._store = store
@@ -43,8 +44,9 @@ class Visible:
         row = None
         if batch_id <= MAX_ID:
             row = await read(self._store.batch, batch_id, with_deleted=with_deleted)
-        if row is None or row.user != caller():
+        if row is None or not viewer().sees(row.user, row.billing_project):
             raise no_batch(batch_id)
+        require(row)
         return row
 
     async def job(self, batch_id: int, job_id: int) -> JobView:
@@ -75,7 +77,7 @@ class Visible:
         if row is None:
             row = await self.batch(batch_id)
             return await self.after(await self.news_of_before(following), row, following)
-        if row.user != caller() or row.deleted_at_ms is not None:
+        if not viewer().sees(row.user, row.billing_project) or row.deleted_at_ms is not None:
             raise no_batch(batch_id)
         news = await following.next(0)
         later = [c for c in news if c.seq > seq] if isinstance(news, list) else news
@@ -107,6 +109,19 @@ def batch_after(committed: Committed, row: BatchRow) -> BatchRow:
     if any(isinstance(e, BatchDeleted) and e.batch_id == row.batch_id for e in committed.events):
         raise no_batch(row.batch_id)
     return committed.changes.batches.get(row.batch_id, row)
+
+
+def require(row: BatchRow) -> None:
+    """PERMISSION_DENIED unless the method that is being answered may be called for this batch, which the
+    caller sees."""
+    who, needed = viewer(), right()
+    if needed is May.FILL and row.user != who.name:
+        whose = f"batch {row.batch_id} is {row.user}'s, who alone may add jobs to it"
+    elif needed is May.END and not who.ends(row.user, row.billing_project):
+        whose = f"batch {row.batch_id} is {row.user}'s; ask them, or an owner of {row.billing_project}"
+    else:
+        return
+    raise Refusal(RefusalKind.PERMISSION_DENIED, whose)
 
 
 def no_batch(batch_id: int) -> Refusal:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from longshore_controller.core.events import BatchDeleted
-from longshore_controller.core.model import STATE_MASK, JobState
+from longshore_controller.core.model import STATE_MASK, JobState, Viewer
 from longshore_controller.core.query import Query
 from longshore_controller.core.rows import BatchRow, Changes
 from longshore_controller.feed import RESET, Following, News
@@ -93,18 +93,18 @@ class BatchesAt(NamedTuple):
 
 
 class Batches:
-    """A user's batches that match a query, newest first from an anchor on."""
+    """The batches that somebody's query is about and that match it, newest first from an anchor on."""
 
     every_s = EVERY_S
     is_urgent = False
 
     def __init__(
-        self, store: Store, visible: Visible, following: Following, user: str, query: Query, text: str
+        self, store: Store, visible: Visible, following: Following, viewer: Viewer, query: Query, text: str
     ) -> None:
         self._store = store
         self._visible = visible
         self._following = following
-        self._user = user
+        self._viewer = viewer
         self._query = query
         self._text = text
         self._known = False
@@ -127,7 +127,7 @@ class Batches:
             self._known = False
         for committed in news if isinstance(news, list) else ():
             for row in committed.changes.batches.values():
-                if row.user == self._user:
+                if self._is_about(row):
                     self._update(row)
             for event in committed.events:
                 if isinstance(event, BatchDeleted):
@@ -137,7 +137,7 @@ class Batches:
         while True:
             if not self._known:
                 self._known, self._rows = True, {}
-                self._mine, self._matching = await read(self._store.batch_ids, self._user, self._query)
+                self._mine, self._matching = await read(self._store.batch_ids, self._viewer, self._query)
                 self.take_in(await self._visible.news_of_before(self._following))
                 continue
             pages = {at: page for at in positions if (page := self._pages.get(at)) is not None}
@@ -145,7 +145,7 @@ class Batches:
             missing = set().union(*ids.values()) - self._rows.keys()
             if not missing:
                 break
-            rows = await read(self._store.batches_of, self._user, missing)
+            rows = await read(self._store.batches_of, self._viewer, missing)
             self._rows |= {row.batch_id: row for row in rows}
             for batch_id in missing - self._rows.keys():
                 self._forget(batch_id)
@@ -157,6 +157,11 @@ class Batches:
         if len(pages) == len(self._pages):
             shown = set().union(*ids.values())
             self._rows = {batch_id: row for batch_id, row in self._rows.items() if batch_id in shown}
+
+    def _is_about(self, row: BatchRow) -> bool:
+        if self._query.asks_owner:
+            return self._viewer.sees(row.user, row.billing_project)
+        return row.user == self._viewer.name
 
     def _ids(self, at: BatchesAt) -> list[int]:
         end = bisect_right(self._matching, at.anchor) - at.first

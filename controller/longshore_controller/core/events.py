@@ -63,6 +63,7 @@ class BatchDeleted:
     user: str
     """Whose batch it is; it may have left memory."""
     at_ms: int
+    billing_project: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class BatchCalledBack:
     """Whose batch it is; it has left memory."""
     outcome: str
     at_ms: int
+    billing_project: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,6 +215,33 @@ class Refusal(Exception):
         self.message = message
 
 
+class MemberRole(IntEnum):
+    """What somebody is in a billing project."""
+
+    MEMBER = 1
+    OWNER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Who looks, and at what: what the directory of people said of somebody a moment ago."""
+
+    name: str
+    projects: frozenset[str] = frozenset()
+    """Billing projects that they are a member of, or an owner."""
+    admin: bool = False
+    owned: frozenset[str] = frozenset()
+    """Those of the projects that they own."""
+
+    def sees(self, user: str, project: str) -> bool:
+        """A batch of that user in that billing project."""
+        return user == self.name or self.admin or project in self.projects
+
+    def ends(self, user: str, project: str) -> bool:
+        """They may cancel it, and delete it."""
+        return user == self.name or self.admin or project in self.owned
+
+
 def reserved_mcpu(cpu_mcpu: int, memory_bytes: int) -> int:
     """Cores reserved and billed for a request (SPEC R1, the seed's first billing note).
 

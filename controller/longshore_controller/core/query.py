@@ -89,6 +89,11 @@ class Query:
         return all(term.matches(item) for term in self.terms)
 
     @property
+    def asks_owner(self) -> bool:
+        """Not only the viewer's own batches are meant, but all that they may see."""
+        return False
+
+    @property
     def asks_states(self) -> bool:
         """It may match something now and not later."""
         return any(isinstance(_inner(term), InState) for term in self.terms)

@@ -198,18 +198,18 @@ class Reactor:
                     ev.AttemptRevoked(attempt_id, batch_id, attempt.job_id, attempt.worker_id, why, now)
                 )
 
-    def on_delete(self, batch_id: int, by: str, user: str, now: int) -> None:
+    def on_delete(self, batch_id: int, by: str, user: str, now: int, project: str = "") -> None:
         """Hide the batch of ``user``, which is not deleted yet; when it is unfinished cancel it too."""
         batch = self.state.batches.get(batch_id)
         if batch is not None:
             if batch.deleted_at_ms is not None:
                 return
             self.on_cancel(batch_id, by, "batch deleted", now)
-        self._emit(ev.BatchDeleted(batch_id, by, user, now))
+        self._emit(ev.BatchDeleted(batch_id, by, user, now, project))
 
-    def on_called_back(self, batch_id: int, user: str, outcome: str, now: int) -> None:
+    def on_called_back(self, batch_id: int, user: str, outcome: str, now: int, project: str = "") -> None:
         """The callback of this complete batch of ``user`` was called."""
-        self._emit(ev.BatchCalledBack(batch_id, user, outcome, now))
+        self._emit(ev.BatchCalledBack(batch_id, user, outcome, now, project))
 
     # -- admins --------------------------------------------------------------------------------------
 

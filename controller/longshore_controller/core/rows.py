@@ -138,5 +138,5 @@ class Changes:
     """By SERVICE or worker id: nothing new starts there; None: it does again."""
     bunches: list[tuple[int, StagedJobs]] = field(default_factory=list)
     """Jobs of new batches, from job 1 on, by batch id. Their rows are written before all others."""
-    owners: dict[int, str] = field(default_factory=dict)
-    """batch id -> user, of every batch an event was about: for whom it is news."""
+    owners: dict[int, tuple[str, str]] = field(default_factory=dict)
+    """batch id -> user and billing project, of every batch an event was about: for whom it is news."""

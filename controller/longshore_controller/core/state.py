@@ -297,11 +297,11 @@ class State:
                     self._note(batch_)
                 else:
                     self._changes.deletions.append(DeletionRow(event.batch_id, event.at_ms))
-                    self._changes.owners[event.batch_id] = event.user
+                    self._changes.owners[event.batch_id] = event.user, event.billing_project
             case ev.BatchCalledBack():
                 if event.batch_id not in self.batches:
                     self._changes.called_back.append(CalledBackRow(event.batch_id, event.outcome))
-                    self._changes.owners[event.batch_id] = event.user
+                    self._changes.owners[event.batch_id] = event.user, event.billing_project
             case ev.BatchCompleted():
                 self._completed(event)
             case ev.WorkerJoined():
@@ -404,7 +404,7 @@ class State:
         if not user.batches and not user.running_mcpu:
             del self.users[batch.user]
         self._changes.batches[e.batch_id] = batch.row(e.at_ms)
-        self._changes.owners[e.batch_id] = batch.user
+        self._changes.owners[e.batch_id] = batch.user, batch.billing_project
 
     # -- pieces of the fold, and of loading ----------------------------------------------------------
 
@@ -475,11 +475,12 @@ class State:
 
     def _note(self, batch: Batch) -> None:
         self._dirty_batches[batch.batch_id] = None
-        self._changes.owners[batch.batch_id] = batch.user
+        self._changes.owners[batch.batch_id] = batch.user, batch.billing_project
 
     def _note_attempt(self, attempt: Attempt) -> None:
         self._changes.attempts[attempt.attempt_id] = attempt.row()
-        self._changes.owners[attempt.batch_id] = self.batches[attempt.batch_id].user
+        batch = self.batches[attempt.batch_id]
+        self._changes.owners[batch.batch_id] = batch.user, batch.billing_project
 
     # -- invariants ----------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """The database: the only place where rows are. Everything that knows peewee is in here."""
 
 from longshore_controller.store.dialect import Contradiction, StoreUnavailable
+from longshore_controller.store.directory import Holder, TokenRow, UserRow, id_of
 from longshore_controller.store.pages import DEEP, Found, JobsPage, item_of
 from longshore_controller.store.rows import JobView
 from longshore_controller.store.store import EpochLost, Store, StoreInUse
@@ -10,10 +11,14 @@ __all__ = [
     "Contradiction",
     "EpochLost",
     "Found",
+    "Holder",
     "JobView",
     "JobsPage",
     "Store",
     "StoreInUse",
     "StoreUnavailable",
+    "TokenRow",
+    "UserRow",
+    "id_of",
     "item_of",
 ]

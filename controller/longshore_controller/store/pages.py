@@ -16,7 +16,14 @@ from typing import Any, NamedTuple
 
 import peewee
 
-from longshore_controller.core.model import AttemptState, BatchState, ContainerRecord, EndReason, JobState
+from longshore_controller.core.model import (
+    AttemptState,
+    BatchState,
+    ContainerRecord,
+    EndReason,
+    JobState,
+    Viewer,
+)
 from longshore_controller.core.query import Item, Query, batch_item, job_item
 from longshore_controller.core.rows import AttemptRow, BatchRow, JobRow
 from longshore_controller.store.blocks import BLOCK, Blocks
@@ -81,36 +88,41 @@ class Pages:
 
     def batches(self, user: str, *, before_id: int | None = None, limit: int) -> list[BatchRow]:
         """A user's batches, newest first."""
-        query = BATCH.select().where((BATCH.c.user == user) & BATCH.c.deleted_at_ms.is_null())
+        return self._newest(BATCH.c.user == user, before_id, limit)
+
+    def _newest(self, where: Any, before_id: int | None, limit: int) -> list[BatchRow]:
+        query = BATCH.select().where(where & BATCH.c.deleted_at_ms.is_null())
         if before_id is not None:
             query = query.where(BATCH.c.batch_id < before_id)
         with self._db.reading() as db:
             return list(self._batches(query.order_by(BATCH.c.batch_id.desc()).limit(limit), db))
 
     def batches_matching(
-        self, user: str, query: Query, *, before_id: int | None = None, limit: int, until: float
+        self, viewer: Viewer, query: Query, *, before_id: int | None = None, limit: int, until: float
     ) -> list[BatchRow] | None:
-        """A user's batches that match, newest first; None when it took until then (`time.monotonic`)."""
+        """Batches that match, newest first: the viewer's own, or, where the query asks whose they are, of all
+        that they may see. None when it took until then (`time.monotonic`)."""
         found: list[BatchRow] = []
         while len(found) < limit:
             if time.monotonic() > until:
                 return None
-            rows = self.batches(user, before_id=before_id, limit=1_000)
+            rows = self._newest(_in_view(viewer, query), before_id, 1_000)
             found += (row for row in rows if query.matches(item_of(row)))
             if len(rows) < 1_000:
                 break
             before_id = rows[-1].batch_id
         return found[:limit]
 
-    def batch_ids(self, user: str, query: Query) -> tuple[array[int], array[int]]:
-        """Ids of a user's batches, and of those that match; ascending."""
+    def batch_ids(self, viewer: Viewer, query: Query) -> tuple[array[int], array[int]]:
+        """Ids of the batches that a query is about (see `batches_matching`), and of those that match;
+        ascending."""
         batch = BATCH.c
         columns = [batch.batch_id]
         if query.terms:
             columns += [batch.state, batch.completed_at_ms]
         if query.asks_names:
             columns += [batch.attributes]
-        wanted = BATCH.select(*columns).where((batch.user == user) & batch.deleted_at_ms.is_null())
+        wanted = BATCH.select(*columns).where(_in_view(viewer, query) & batch.deleted_at_ms.is_null())
         mine, matching = array("q"), array("q")
         with self._db.reading() as db:
             for batch_id, *rest in run(wanted.order_by(batch.batch_id), db):
@@ -123,20 +135,14 @@ class Pages:
                         matching.append(batch_id)
         return mine, matching if query.terms else mine[:]
 
-    def newest_batch_id(self, user: str) -> int:
-        """Of a user's; 0: there is none."""
-        with self._db.reading() as db:
-            found = self._db.rows(
-                db,
-                """SELECT batch_id FROM batch WHERE "user" = ? AND deleted_at_ms IS NULL
-                ORDER BY batch_id DESC LIMIT 1""",
-                user,
-            )
-        return int(found[0][0]) if found else 0
+    def newest_batch_id(self, viewer: Viewer, query: Query) -> int:
+        """Of the batches that the query is about, matching or not; 0: there is none."""
+        newest = self._newest(_in_view(viewer, query), None, 1)
+        return newest[0].batch_id if newest else 0
 
-    def batches_of(self, user: str, batch_ids: Collection[int]) -> list[BatchRow]:
-        """Those of these that are the user's, newest first."""
-        query = BATCH.select().where(BATCH.c.batch_id.in_(list(batch_ids)) & (BATCH.c.user == user))
+    def batches_of(self, viewer: Viewer, batch_ids: Collection[int]) -> list[BatchRow]:
+        """Those of these that the viewer may see, newest first."""
+        query = BATCH.select().where(BATCH.c.batch_id.in_(list(batch_ids)) & _visible_to(viewer))
         with self._db.reading() as db:
             rows = list(self._batches(query.where(BATCH.c.deleted_at_ms.is_null()), db))
         return sorted(rows, reverse=True)
@@ -356,6 +362,17 @@ def _named(batch_id: int, first: int, last: int, query: Query) -> peewee.Select:
         occurs = spec.name.contains(max(re.findall("[ -~]+", text), key=len, default=""))
         named = named.where(occurs if number is None else occurs | (spec.job_id == number))
     return named.order_by(spec.job_id)
+
+
+def _in_view(viewer: Viewer, query: Query) -> Any:
+    return _visible_to(viewer) if query.asks_owner else BATCH.c.user == viewer.name
+
+
+def _visible_to(viewer: Viewer) -> Any:
+    """What `Viewer.sees`."""
+    if viewer.admin:
+        return BATCH.c.batch_id > 0
+    return (BATCH.c.user == viewer.name) | BATCH.c.billing_project.in_(sorted(viewer.projects))
 
 
 def item_of(row: BatchRow) -> Item:

@@ -18,6 +18,7 @@ from longshore_controller.core.model import (
     initial_states,
 )
 from longshore_controller.store.dialect import Contradiction, Dialect, StoreUnavailable, connect
+from longshore_controller.store.directory import Directory
 from longshore_controller.store.fresh import FreshSpecs
 from longshore_controller.store.pages import Pages
 from longshore_controller.store.rows import (
@@ -30,7 +31,7 @@ from longshore_controller.store.rows import (
 Containers = tuple[ContainerRecord, ...]
 
 
-class SharedStore(Pages):
+class SharedStore(Directory, Pages):
     """The part of the store for any thread. Every method raises StoreUnavailable when the database does
     not answer; then nothing happened."""
 
@@ -230,17 +231,6 @@ class SharedStore(Pages):
         return len(old)
 
     # -- who may come in-------------------------------------------------------------
-
-    def ensure_user(self, name: str) -> None:
-        """The user exists."""
-        self._insert("INSERT INTO users (name) VALUES (?)", name)
-
-    def add_token(self, user: str, sha256: bytes) -> None:
-        """Whoever knows the token with this hash is that user, who exists."""
-        self._insert("INSERT INTO user_token (sha256, user_name) VALUES (?, ?)", sha256, user)
-
-    def user_of_token(self, sha256: bytes) -> str | None:
-        return self._look_up("SELECT user_name FROM user_token WHERE sha256 = ?", sha256)
 
     def ensure_project(self, name: str) -> None:
         """The billing project exists."""

@@ -79,7 +79,7 @@ class Running:
         """Another user, who is there from now on."""
         self.store.ensure_user(name)
         self.store.add_token(name, hash_of(f"token of {name}"))
-        return User(self.channel, f"token of {name}")
+        return User(self.channel, f"token of {name}", f"of-{name}")
 
     @property
     def activation_token(self) -> str:
@@ -140,8 +140,10 @@ class Running:
 class User:
     """Calls as one user. Each method answers the message or raises grpc's error."""
 
-    def __init__(self, channel: aio.Channel, token: str) -> None:
+    def __init__(self, channel: aio.Channel, token: str, project: str = "test") -> None:
+        """``project``: the billing project of batches that do not say another one."""
         self._stub: Any = batch_grpc.BatchServiceStub(channel)
+        self.project = project
         self.metadata = (("authorization", f"Bearer {token}"),)
         self._requests = 0
 
@@ -154,7 +156,7 @@ class User:
     async def create(self, n_jobs: int, request_id: str = "", **fields: Any) -> int:
         self._requests += 1
         request = pb.CreateBatchRequest(
-            **{"request_id": request_id or f"r{self._requests}", "billing_project": "test", **fields},
+            **{"request_id": request_id or f"r{self._requests}", "billing_project": self.project, **fields},
             n_jobs=n_jobs,
         )
         batch_id: int = (await self.call("CreateBatch", request)).batch_id

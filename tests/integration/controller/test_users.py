@@ -18,6 +18,8 @@ from longshore_api.v1 import auth_service_pb2_grpc as auth_grpc
 from longshore_api.v1 import batch_service_pb2 as pb
 from longshore_api.v1 import types_pb2 as types
 from longshore_controller import interceptors, windows
+from longshore_controller.core.model import MemberRole
+from longshore_controller.store import Holder
 
 CODE = grpc.StatusCode
 
@@ -50,8 +52,8 @@ async def test_the_session_says_who_i_am_and_what_this_is(service: Running) -> N
     ("metadata", "words"),
     [
         ((), "the token is missing"),
-        ((("authorization", "Bearer forged"),), "the token is unknown"),
-        ((("authorization", "Basic forged"),), "the token is unknown"),
+        ((("authorization", "Bearer forged"),), "the token is unknown, or no longer good"),
+        ((("authorization", "Basic forged"),), "the token is missing"),
         ((("authorization", "Bearer "),), "the token is missing"),
     ],
 )
@@ -79,14 +81,14 @@ async def test_a_token_is_looked_up_once_in_a_while(
     service: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = 0
-    real = service.store.user_of_token
+    real = service.store.holder
 
-    def look_up(key: bytes) -> str | None:
+    def look_up(key: bytes, now_ms: int) -> Holder | None:
         nonlocal asked
         asked += 1
-        return real(key)
+        return real(key, now_ms)
 
-    monkeypatch.setattr(service.store, "user_of_token", look_up)
+    monkeypatch.setattr(service.store, "holder", look_up)
     bob = service.user("bob")
     for _ in range(5):
         await refused(bob.batch(1))
@@ -372,6 +374,8 @@ async def test_a_billing_project_of_a_shared_service_must_be_known(tmp_path: Pat
         assert code is CODE.PERMISSION_DENIED
         assert words.startswith("billing project 'test': you are not a member")
         service.store.ensure_project("test")
+        assert await refused(service.ada.create(0)) == (code, words)
+        service.store.set_member("test", "ada", MemberRole.MEMBER)
         await service.ada.create(0)
 
 

@@ -117,12 +117,14 @@ def test_a_token_is_its_users_and_nobody_elses(store: Store) -> None:
     store.ensure_user("ann")
     store.add_token("ann", b"1" * 32)
     store.add_token("ann", b"1" * 32)
-    assert store.user_of_token(b"1" * 32) == "ann"
-    assert store.user_of_token(b"2" * 32) is None
+    holder = store.holder(b"1" * 32, 1)
+    assert holder is not None
+    assert holder.viewer.name == "ann"
+    assert store.holder(b"2" * 32, 1) is None
     store.add_worker_token("w1", b"3" * 32)
     assert store.worker_of_token(b"3" * 32) == "w1"
     assert store.worker_of_token(b"1" * 32) is None
-    assert store.user_of_token(b"3" * 32) is None
+    assert store.holder(b"3" * 32, 1) is None
 
 
 def test_a_billing_project_exists_once_it_was_made(store: Store) -> None:

@@ -7,7 +7,7 @@ from longshore_controller import interceptors
 from longshore_controller.__main__ import SERVICES
 from longshore_controller.core.model import Refusal, RefusalKind
 from longshore_controller.errors import MAX_MESSAGE, STATUS, status_of
-from longshore_controller.interceptors import METHOD_POLICY, Role, check_policy
+from longshore_controller.interceptors import METHOD_POLICY, May, check_policy
 from longshore_controller.store import StoreUnavailable
 
 
@@ -17,14 +17,14 @@ def test_the_policy_names_every_method_of_every_service() -> None:
 
 def test_a_method_without_a_policy_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(METHOD_POLICY, "/longshore_api.v1.BatchService/ReadLog")
-    monkeypatch.setitem(METHOD_POLICY, "/longshore_api.v1.BatchService/Gone", Role.USER)
+    monkeypatch.setitem(METHOD_POLICY, "/longshore_api.v1.BatchService/Gone", May.ASK)
     with pytest.raises(RuntimeError, match="differ in .*/Gone, /longshore_api.v1.BatchService/ReadLog"):
         check_policy(SERVICES)
 
 
 def test_only_activation_and_health_are_for_anyone() -> None:
     assert {
-        m.split("/")[1] + "/" + m.split("/")[2] for m, role in METHOD_POLICY.items() if role is Role.ANYONE
+        m.split("/")[1] + "/" + m.split("/")[2] for m, may in METHOD_POLICY.items() if may is May.ANYONE
     } == {
         "longshore_api.v1.WorkerService/Activate",
         "grpc.health.v1.Health/Check",

@@ -127,7 +127,9 @@ def feed() -> Iterator[Feed]:
 
 
 def publish(feed: Feed, seq: int) -> None:
-    feed.publish(Committed(seq, 1, [BatchDeleted(BATCH, "ada", "ada", 1)], Changes(owners={BATCH: "ada"})))
+    feed.publish(
+        Committed(seq, 1, [BatchDeleted(BATCH, "ada", "ada", 1)], Changes(owners={BATCH: ("ada", "test")}))
+    )
 
 
 async def test_many_who_look_at_the_same_cost_one_reading_of_each_version(feed: Feed) -> None:
