@@ -8,7 +8,7 @@ STUBS := $(PROTOS:.proto=_pb2.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test faults sim check imports bench bench-peers proto release-proto docs screenshots lock clean
+.PHONY: help setup demo test faults fuzz sim check imports bench bench-peers proto release-proto docs screenshots lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ test: setup check ## everything: engine, database, checks, all tests
 
 faults: setup ## the fault tests with TIMES as many faults (default 5) from another SEED each time
 	FAULT_TIMES=$(or $(TIMES),5) FAULT_SEED=$(or $(SEED),$$(date +%s)) $(PYTHON_IN_VENV) -m pytest -n 2 tests/faults
+
+fuzz: setup ## N (default 20000) requests made of the descriptors, from SEED, to every method of the service
+	FUZZ_REQUESTS=$(or $(N),20000) FUZZ_SEED=$(or $(SEED),$$(date +%s)) $(PYTHON_IN_VENV) -m pytest -n 2 \
+		tests/integration/controller/test_fuzz.py
 
 bench: setup ## how fast it is, beside what is possible here (GOALS="1 2" chooses, QUICK=1 for small sizes)
 	@setup/postgres.sh || true

@@ -117,9 +117,7 @@ class Callbacks:
         while True:
             try:
                 await self._engine.submit(
-                    lambda r, now: r.on_called_back(
-                        row.batch_id, row.user, outcome, now, row.billing_project
-                    )
+                    lambda r, now: r.on_called_back(row.batch_id, row.user, outcome, now, row.billing_project)
                 )
                 return
             except Refusal:  # There is no memory just now, or nobody knows whether it was committed.

@@ -197,7 +197,7 @@ class Engine:
                 except Refusal as refusal:
                     decided.append((None, future, refusal))
             more = reactor.advance(now, busy=bool(requests))
-            seen = [look(reactor, answer) if look else answer for look, _, answer in decided]
+            seen = [_seen(look, reactor, answer) if look else answer for look, _, answer in decided]
             events, changes = reactor.take()
             if events:
                 self.seq = await self._in_writer(self._store.commit, events, changes, now)
@@ -223,7 +223,7 @@ class Engine:
             changes.bunches.clear()  # They are rows now; news may wait for their readers for long.
             self._feed.publish(Committed(self.seq, now, events, changes))
         for (look, future, _), answer in zip(decided, seen, strict=True):
-            _answer(future, (answer, self.seq) if look else answer)
+            _answer(future, (answer, self.seq) if look and not isinstance(answer, Refusal) else answer)
         return more
 
     async def _start_over(self, reactor: Reactor, requests: list[Waiting], why: Exception) -> None:
@@ -288,6 +288,14 @@ def _unavailable() -> Refusal:
         RefusalKind.UNAVAILABLE,
         "the service cannot reach its database just now; repeat the call (the same request counts once)",
     )
+
+
+def _seen(look: Look, reactor: Reactor, answer: Any) -> Any:
+    """What it sees, or the Refusal: to look changes nothing, so that memory is as good as before."""
+    try:
+        return look(reactor, answer)
+    except Refusal as refusal:
+        return refusal
 
 
 def _answer(future: asyncio.Future[Any], answer: Any) -> None:

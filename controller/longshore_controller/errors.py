@@ -31,6 +31,8 @@ def status_of(error: Exception, request_id: str) -> tuple[grpc.StatusCode, str]:
         return STATUS[error.kind], words
     if isinstance(error, StoreUnavailable):
         return grpc.StatusCode.UNAVAILABLE, "the service cannot reach its database just now; repeat the call"
+    if isinstance(error, NotImplementedError):  # Of the services that are gRPC's own.
+        return grpc.StatusCode.UNIMPLEMENTED, "this service does not answer that"
     return (
         grpc.StatusCode.INTERNAL,
         f"a defect in the service; its log tells more about request {request_id}",

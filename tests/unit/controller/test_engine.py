@@ -256,6 +256,28 @@ async def test_a_look_sees_what_the_same_commit_assigned(tmp_path: Path) -> None
         assert committed.seq <= seq
 
 
+async def test_a_look_that_refuses_is_answered_so_and_memory_stays(tmp_path: Path) -> None:
+    async with running(tmp_path) as service:
+        reactor = service.engine._reactor
+
+        def look(*_: object) -> None:
+            raise Refusal(RefusalKind.NOT_FOUND, "there is no such thing")
+
+        entered, go_on = service.hold_commits()
+        created = asyncio.create_task(service.create("batch"))
+        await asyncio.to_thread(entered.wait)
+        asked = [
+            asyncio.create_task(service.engine.look(look)),
+            asyncio.create_task(service.engine.submit_and_look(lambda r, now: 1, look)),
+        ]
+        go_on.set()
+        for each in asked:
+            with pytest.raises(Refusal, match="no such thing"):
+                await each
+        await created
+        assert service.engine._reactor is reactor
+
+
 async def test_a_worker_that_is_silent_for_lease_and_grace_is_lost(
     tmp_path: Path,
 ) -> None:
