@@ -258,7 +258,6 @@ async def test_a_look_sees_what_the_same_commit_assigned(tmp_path: Path) -> None
 
 async def test_a_look_that_refuses_is_answered_so_and_memory_stays(tmp_path: Path) -> None:
     async with running(tmp_path) as service:
-        reactor = service.engine._reactor
 
         def look(*_: object) -> None:
             raise Refusal(RefusalKind.NOT_FOUND, "there is no such thing")
@@ -266,6 +265,7 @@ async def test_a_look_that_refuses_is_answered_so_and_memory_stays(tmp_path: Pat
         entered, go_on = service.hold_commits()
         created = asyncio.create_task(service.create("batch"))
         await asyncio.to_thread(entered.wait)
+        reactor = service.engine._reactor
         asked = [
             asyncio.create_task(service.engine.look(look)),
             asyncio.create_task(service.engine.submit_and_look(lambda r, now: 1, look)),
