@@ -37,7 +37,7 @@ from longshore_controller.visible import MAX_ID, Visible, may_concern, read
 from longshore_controller.wire import records, submission
 
 LIST_S = 10.0
-"""For looking at names one by one before a list is answered."""
+"""For looking at what may match one by one before a list is answered."""
 SEARCH_S = 2.0
 """For looking through a log before it is said how far one came."""
 LOG_PAGE = 500
@@ -217,7 +217,8 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
     async def ListBatches(
         self, request: batch_service_pb2.ListBatchesRequest, context: Context
     ) -> batch_service_pb2.ListBatchesResponse:
-        size, query = submission.page_size(request), submission.batches_query(request.query)
+        size = submission.page_size(request)
+        query = submission.batches_query(request.query, self._engine.now_ms(), caller())
         before = min(request.before_batch_id, MAX_ID) or None
         seq = self._engine.seq
         until = time.monotonic() + LIST_S
@@ -242,11 +243,11 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         self, request: batch_service_pb2.ListJobsRequest, context: Context
     ) -> batch_service_pb2.ListJobsResponse:
         size, states = submission.page_size(request), submission.job_states(request)
-        query = submission.jobs_query(request.query, states)
+        query = submission.jobs_query(request.query, self._engine.now_ms(), states)
         after = min(request.after_job_id, submission.MAX_JOBS)
         batch = await self._visible.batch(request.batch_id)
         seq = self._engine.seq
-        if query.asks_names:
+        if not query.asks_states_alone:
             jobs = await self._search(batch, query, after, size + 1)
         else:
             jobs = await read(
@@ -311,12 +312,14 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
     def WatchBatches(
         self, requests: AsyncIterator[batch_service_pb2.BatchesWindow], context: Context
     ) -> AsyncIterator[Any]:
-        return self._views.batches(submission.batches_window(w) async for w in requests)
+        me, now_ms = caller(), self._engine.now_ms
+        return self._views.batches(submission.batches_window(w, now_ms(), me) async for w in requests)
 
     def WatchJobs(
         self, requests: AsyncIterator[batch_service_pb2.JobsWindow], context: Context
     ) -> AsyncIterator[Any]:
-        return self._views.jobs(submission.jobs_window(w) async for w in requests)
+        now_ms = self._engine.now_ms
+        return self._views.jobs(submission.jobs_window(w, now_ms()) async for w in requests)
 
     def WatchJob(
         self, request: batch_service_pb2.WatchJobRequest, context: Context
@@ -360,7 +363,7 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
     # -- pieces ------------------------------------------------------------------------------------
 
     async def _search(self, batch: BatchRow, query: Query, after_job_id: int, limit: int) -> list[JobView]:
-        """Jobs whose names are looked at one by one, for a bounded time."""
+        """Jobs that are looked at one by one, for a bounded time."""
         if batch.closed_at_ms is None:
             return []
         until = time.monotonic() + LIST_S
@@ -496,5 +499,6 @@ def _event_messages(
 def _too_long() -> Refusal:
     return Refusal(
         RefusalKind.RESOURCE_EXHAUSTED,
-        f"query: looking for words in names took longer than {LIST_S:.0f} s; ask for states or ids",
+        f"query: looking through what may match took longer than {LIST_S:.0f} s; "
+        "ask for fewer at once by states or ids, e.g. id:1..100000",
     )

@@ -32,6 +32,8 @@ SEARCH_S = 3.0
 """For looking at names one by one; then the answer says how far it came."""
 
 BLOCK = 4_096
+MANY = 256
+"""Jobs that come into a list, or leave it, one by one; of more, the list is made anew."""
 
 
 # -- one batch ---------------------------------------------------------------------------------------
@@ -198,16 +200,19 @@ class Batches:
         self._rows.pop(batch_id, None)
 
 
-def _include(ids: array[int], wanted: int) -> None:
+def _is_in(ids: array[int], wanted: int) -> bool:
     at = bisect_left(ids, wanted)
-    if at == len(ids) or ids[at] != wanted:
+    return at < len(ids) and ids[at] == wanted
+
+
+def _include(ids: array[int], wanted: int) -> None:
+    if not _is_in(ids, wanted):
         insort(ids, wanted)
 
 
 def _exclude(ids: array[int], unwanted: int) -> None:
-    at = bisect_left(ids, unwanted)
-    if at < len(ids) and ids[at] == unwanted:
-        del ids[at]
+    if _is_in(ids, unwanted):
+        del ids[bisect_left(ids, unwanted)]
 
 
 # -- jobs --------------------------------------------------------------------------------------------
@@ -323,19 +328,25 @@ class Jobs:
             return _Same(self._store, batch.batch_id, ())
         if not query.terms:
             return _Same(self._store, batch.batch_id, range(1, batch.n_jobs + 1))
-        if not query.asks_names:
+        if query.asks_states_alone:
             return _InStates(self._store, batch.batch_id, query.job_states, self._visible.job_states)
         until = time.monotonic() + SEARCH_S
 
         def stop() -> bool:
             return time.monotonic() > until or not self._pages
 
-        found = await read(self._store.search_jobs, batch, query.of_names, stop=stop)
+        # What once matched the part that lasts is candidates; what else is asked for is asked again of each
+        # job that changes.
+        part = query.lasting if query.is_apart else query
+        with_states = query.is_apart and "state" in query.asks
+        found = await read(self._store.search_jobs, batch, part, with_states=with_states, stop=stop)
         if found.searched_to < batch.n_jobs:
             self._searched_to = found.searched_to
-        if query.asks_states:
+        if with_states:
             return _Candidates(self._store, batch.batch_id, found, query.job_states)
-        return _Same(self._store, batch.batch_id, found.job_ids)
+        if query.is_apart:
+            return _Same(self._store, batch.batch_id, found.job_ids)
+        return _Found(self._store, batch.batch_id, query, found)
 
 
 class _Selection(Protocol):
@@ -438,6 +449,45 @@ class _Candidates:
                     self._states[at] = row.state
                     changed = True
         return changed
+
+
+class _Found:
+    """Jobs that match as they are now: those of which there is news are looked at again."""
+
+    in_place = False
+
+    def __init__(self, store: Store, batch_id: int, query: Query, found: Found) -> None:
+        self._store = store
+        self._batch_id = batch_id
+        self._query = query
+        self._job_ids = found.job_ids
+        self._searched_to = found.searched_to
+        self._changed: set[int] = set()
+
+    def page(self, first: int, n: int) -> tuple[int, list[JobView]]:
+        if self._changed:
+            self._look_again(sorted(self._changed))
+            self._changed.clear()
+        page = self._job_ids[first : first + n]
+        return len(self._job_ids), self._store.jobs_of(self._batch_id, page)
+
+    def _look_again(self, changed: list[int]) -> None:
+        matching = set(self._store.jobs_among(self._batch_id, self._query, changed))
+        differ = [job_id for job_id in changed if _is_in(self._job_ids, job_id) is not (job_id in matching)]
+        if len(differ) > MANY:
+            self._job_ids = array("I", sorted(set(self._job_ids) - set(differ) | matching))
+            return
+        for job_id in differ:
+            (_include if job_id in matching else _exclude)(self._job_ids, job_id)
+
+    def take_in(self, changes: Changes) -> bool:
+        changed = {job_id for batch_id, job_id in changes.jobs if batch_id == self._batch_id}
+        for r in changes.job_ranges:
+            if r.batch_id == self._batch_id:
+                changed.update(range(r.first, r.last + 1))
+        # Where the search ended, for lack of time, the list ends.
+        self._changed |= {job_id for job_id in changed if job_id <= self._searched_to}
+        return bool(changed)
 
 
 def _ones(matches: bytes | bytearray, first: int, n: int) -> tuple[int, list[int]]:

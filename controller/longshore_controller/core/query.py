@@ -1,63 +1,58 @@
-"""PURE. The language in which people say which jobs or batches they want to see.
+"""PURE. Which jobs or batches people want to see, as a tree of conditions; `language.py` reads it from text.
 
-    query = { term }                    all must match; between them is space of any kind
-    term  = ["-"] ( word | number | "any words" | field value )
-    field = "state:"                    value: one or several of its words, with commas between
-
-A word occurs in the name, in any case; a number is also the id. What later fields, alternatives, groups
-and patterns will look like (``exit:137``, ``cost>=1``, ``OR``, ``( )``, ``/…/``, ``~…``) is refused today
-outside of quotes, so that no query will ever change what it means.
+`Query.matches` decides. The store leaves out beforehand what its own conditions, made of the same tree,
+can tell apart; so a pattern, and letters beyond ASCII in any case, mean the same in every database.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
-from functools import lru_cache
-from typing import NamedTuple, NoReturn
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import re2  # type: ignore[import-untyped]
 
 from longshore_controller.core.model import BatchState, JobState
 
-MAX_LENGTH = 1_000
-MAX_TERMS = 50
+Item = Mapping[str, Any]
+"""What a query asks of a job or a batch, by the field's name: all that is in `Query.asks`, at least.
+
+``state`` is the set of its words, ``attr`` a dictionary; moments and times are ms, ``cost`` is nano-dollars,
+``cpu`` thousandths of a core, ``mem`` bytes. None: there is none, and no condition but its opposite holds.
+"""
+
+MAX_LOOKED_AT = 1_024
+"""Characters of one text that a pattern looks at."""
+_PATTERN_BYTES = 16 << 10
+"""What a pattern may take when it is compiled, which bounds what looking at one character costs."""
+
+LASTING = frozenset({"id", "name", "cpu", "mem", "attr"})
+"""Fields of a job that never change."""
 
 
-class QueryError(Exception):
-    """A query that cannot be read: what is wrong, where, and what was probably meant."""
-
-    def __init__(self, what: str, position: int, length: int, meant: str | None = None) -> None:
-        super().__init__(what)
-        self.what = what
-        self.position = position
-        """Of its first character, from 0."""
-        self.length = length
-        self.meant = meant
-        """To stand there instead."""
-
-    def __str__(self) -> str:
-        meant = f"; did you mean {self.meant}?" if self.meant else ""
-        return f"character {self.position + 1}: {self.what}{meant}"
-
-
-class Item(NamedTuple):
-    """What a query can ask of a job or a batch."""
-
-    id: int
+class Field(NamedTuple):
     name: str
-    states: frozenset[str]
-    """All words of ``state:`` that hold of it."""
+    attribute: str = ""
+    """Of ``attr``: which."""
+
+    def of(self, item: Item) -> Any:
+        value = item[self.name]
+        return value.get(self.attribute) if self.name == "attr" else value
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
+    """Occurs in the name, in any case; or is the id."""
+
     text: str
-    """In small letters."""
+    """`lowered`."""
     number: int | None = None
 
     def matches(self, item: Item) -> bool:
-        return self.number == item.id or self.text in item.name.lower()
+        return (self.number is not None and self.number == item["id"]) or self.text in lowered(item["name"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,78 +60,188 @@ class InState:
     words: frozenset[str]
 
     def matches(self, item: Item) -> bool:
-        return not self.words.isdisjoint(item.states)
+        return not self.words.isdisjoint(item["state"])
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """A number in one of these ranges, both ends included; None: without end."""
+
+    field: Field
+    ranges: tuple[tuple[int | None, int | None], ...]
+
+    def matches(self, item: Item) -> bool:
+        value = self.field.of(item)
+        return value is not None and any(
+            (low is None or low <= value) and (high is None or value <= high) for low, high in self.ranges
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Contains:
+    """One of these occurs in a text, in any case."""
+
+    field: Field
+    texts: tuple[str, ...]
+    """`lowered`."""
+
+    def matches(self, item: Item) -> bool:
+        if (value := self.field.of(item)) is None:
+            return False
+        value = lowered(value)
+        return any(text in value for text in self.texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Equals:
+    """A text is one of these, letter by letter."""
+
+    field: Field
+    texts: tuple[str, ...]
+
+    def matches(self, item: Item) -> bool:
+        return self.field.of(item) in self.texts
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A regular expression finds something in a text, in a time that grows with the text's length alone."""
+
+    field: Field
+    expression: str
+    compiled: Any = dataclasses.field(compare=False, repr=False)
+
+    def matches(self, item: Item) -> bool:
+        value = self.field.of(item)
+        return value is not None and self.compiled.search(value[:MAX_LOOKED_AT]) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    term: Word | InState
+    term: Node
 
     def matches(self, item: Item) -> bool:
         return not self.term.matches(item)
 
 
-Term = Word | InState | Not
-
-
 @dataclass(frozen=True, slots=True)
-class Query:
-    """What was asked for. Without terms: everything."""
-
-    terms: tuple[Term, ...] = ()
+class All:
+    terms: tuple[Node, ...]
 
     def matches(self, item: Item) -> bool:
         return all(term.matches(item) for term in self.terms)
 
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    terms: tuple[Node, ...]
+
+    def matches(self, item: Item) -> bool:
+        return any(term.matches(item) for term in self.terms)
+
+
+Node = Word | InState | Within | Contains | Equals | Pattern | Not | All | Either
+
+
+@dataclass(frozen=True)
+class Query:
+    """What was asked for: all of these terms. Without terms: everything."""
+
+    terms: tuple[Node, ...] = ()
+
+    def matches(self, item: Item) -> bool:
+        return all(term.matches(item) for term in self.terms)
+
+    @cached_property
+    def asks(self) -> frozenset[str]:
+        """The fields that an item must have."""
+        return asked(self.terms)
+
     @property
     def asks_owner(self) -> bool:
         """Not only the viewer's own batches are meant, but all that they may see."""
-        return False
+        return not self.asks.isdisjoint(("user", "project"))
 
     @property
-    def asks_states(self) -> bool:
-        """It may match something now and not later."""
-        return any(isinstance(_inner(term), InState) for term in self.terms)
+    def asks_states_alone(self) -> bool:
+        return self.asks <= {"state"}
 
     @property
-    def asks_names(self) -> bool:
-        return any(isinstance(_inner(term), Word) for term in self.terms)
+    def lasting(self) -> Query:
+        """The part whose answer never changes for a job: what matches is among what matches this."""
+        return Query(tuple(term for term in self.terms if asked([term]) <= LASTING))
+
+    @property
+    def is_apart(self) -> bool:
+        """Of a job: each term asks for states alone, or only for what never changes."""
+        return all(asked([term]) <= LASTING or asked([term]) <= {"state"} for term in self.terms)
 
     @property
     def job_states(self) -> frozenset[JobState]:
-        """A job that matches is in one of these; and if no name is asked for, the other way round."""
-        asked = [term for term in self.terms if isinstance(_inner(term), InState)]
-        return frozenset(
-            state for state in JobState if all(term.matches(job_item(0, "", state)) for term in asked)
-        )
+        """A job that matches is in one of these; if only states are asked for, also the other way round."""
+        return frozenset(state for state in JobState if _could(All(self.terms), state, holds=True))
 
-    @property
-    def of_names(self) -> Query:
-        """The part whose answer never changes: what matches is among what matches this."""
-        return Query(tuple(term for term in self.terms if isinstance(_inner(term), Word)))
-
-    @property
-    def words(self) -> list[tuple[str, int | None]]:
-        """Whatever matches has each of these in its name, in any case, or that id."""
-        return [(term.text, term.number) for term in self.terms if isinstance(term, Word)]
+    def in_states(self, states: Iterable[JobState]) -> Query:
+        """The same of jobs in these states; of none given: of all."""
+        words = frozenset(state.name.lower() for state in states)
+        return Query((*self.terms, InState(words))) if words else self
 
 
-def parse_for_jobs(text: str) -> Query:
-    """QueryError."""
-    return _parse(text, "job", _JOB_WORDS)
+def pattern(field: Field, expression: str) -> Pattern:
+    """ValueError says what is wrong with it."""
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = _PATTERN_BYTES
+    options.never_capture = True
+    try:
+        return Pattern(field, expression, re2.compile(expression, options))
+    except re2.error as wrong:
+        said = wrong.args[0] if wrong.args else b""
+        text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+        raise ValueError(text or "it cannot be read") from None
 
 
-def parse_for_batches(text: str) -> Query:
-    """QueryError."""
-    return _parse(text, "batch", _BATCH_WORDS)
+def asked(terms: Iterable[Node]) -> frozenset[str]:
+    """The fields of items that these look at."""
+    fields: set[str] = set()
+    for term in terms:
+        match term:
+            case Word(_, number):
+                fields |= {"name"} if number is None else {"name", "id"}
+            case InState():
+                fields.add("state")
+            case Not(inner):
+                fields |= asked([inner])
+            case All(inner) | Either(inner):
+                fields |= asked(inner)
+            case _:
+                fields.add(term.field.name)
+    return frozenset(fields)
 
 
-def job_item(job_id: int, name: str, state: JobState) -> Item:
-    return Item(job_id, name, _JOB_STATES[state])
+_KEPT = re.compile("[^İ\N{KELVIN SIGN}]+")
 
 
-def batch_item(batch_id: int, name: str, state: BatchState, *, complete: bool) -> Item:
-    return Item(batch_id, name, _BATCH_STATES[state, complete])
+def lowered(text: str) -> str:
+    """In small letters. None that is not ASCII becomes one that is: on ASCII the databases agree."""
+    return text.lower() if text.isascii() else _KEPT.sub(lambda part: part[0].lower(), text)
+
+
+def _could(node: Node, state: JobState, *, holds: bool) -> bool:
+    """It may hold of some job in that state; or, not ``holds``, may not."""
+    match node:
+        case InState(words):
+            return words.isdisjoint(JOB_WORDS[state]) is not holds
+        case Within(Field("exit")) if holds:
+            ended = (JobState.FAILURE, JobState.ERROR)
+            return state in ended or (state is JobState.SUCCESS and node.matches({"exit": 0}))
+        case Not(inner):
+            return _could(inner, state, holds=not holds)
+        case All(terms) | Either(terms):
+            could = [_could(term, state, holds=holds) for term in terms]
+            return all(could) if isinstance(node, All) is holds else any(could)
+        case _:
+            return True
 
 
 # -- words of states ---------------------------------------------------------------------------------
@@ -159,136 +264,11 @@ def _words_of_batch(state: BatchState, complete: bool) -> Iterable[str]:
     yield "done" if complete else "live"
 
 
-_JOB_STATES = {state: frozenset(_words_of_job(state)) for state in JobState}
-_BATCH_STATES = {
+JOB_WORDS = {state: frozenset(_words_of_job(state)) for state in JobState}
+"""All words of ``state:`` that hold of a job."""
+BATCH_WORDS = {
     (state, complete): frozenset(_words_of_batch(state, complete))
     for state in BatchState
     for complete in (False, True)
 }
-
-
-def _in_order(used: Iterable[frozenset[str]], names: Iterable[str]) -> tuple[str, ...]:
-    """First the states, then the groups."""
-    names = list(names)
-    return (*names, *sorted(frozenset[str]().union(*used) - set(names)))
-
-
-_JOB_WORDS = _in_order(_JOB_STATES.values(), (s.name.lower() for s in JobState))
-_BATCH_WORDS = _in_order(_BATCH_STATES.values(), (s.name.lower() for s in BatchState))
-
-
-# -- reading -----------------------------------------------------------------------------------------
-
-_SPACE = re.compile(r"\s*")
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
-_FIELD = re.compile(r"([A-Za-z][A-Za-z0-9_.]*)(==|=~|!=|!~|>=|<=|[:=<>])")
-_BARE = re.compile(r'[^\s"()]+')
-_RESERVED = re.compile(r"[()~/]|(?:AND|OR|NOT)(?![^\s()])")
-
-
-@lru_cache(256)
-def _parse(text: str, subject: str, states: tuple[str, ...]) -> Query:
-    if len(text) > MAX_LENGTH:
-        raise QueryError(f"at most {MAX_LENGTH:,} characters, got {len(text):,}", MAX_LENGTH, 1)
-    if "\0" in text:
-        raise QueryError("a NUL character", text.index("\0"), 1)
-    terms: list[Term] = []
-    at = _after(_SPACE, text, 0)
-    while at < len(text):
-        if len(terms) == MAX_TERMS:
-            raise QueryError(f"at most {MAX_TERMS} terms", at, len(text) - at)
-        term, at = _Reading(text, subject, states).term(at)
-        terms.append(term)
-        at = _after(_SPACE, text, at)
-    return Query(tuple(terms))
-
-
-def _after(pattern: re.Pattern[str], text: str, at: int) -> int:
-    found = pattern.match(text, at)
-    return found.end() if found else at
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """Each method reads what begins at a position; it returns that and where it ends."""
-
-    text: str
-    subject: str
-    states: tuple[str, ...]
-
-    def term(self, at: int) -> tuple[Term, int]:
-        if self.text[at] == "-":
-            if not self.text[at + 1 : at + 2].strip():
-                raise QueryError("a term must follow the '-'", at, 1, '"-"')
-            term, end = self._positive(at + 1)
-            return Not(term), end
-        return self._positive(at)
-
-    def _positive(self, at: int) -> tuple[Word | InState, int]:
-        text = self.text
-        if text[at] == '"':
-            words, end = self._quoted(at)
-            if not words:
-                raise QueryError("nothing between the quotes", at, end - at)
-            return Word(words.lower()), end
-        if (reserved := _RESERVED.match(text, at)) is not None:
-            end = max(reserved.end(), _after(_BARE, text, at))
-            self._refuse(f"{reserved[0]!r} has no meaning here yet", at, end)
-        if (field := _FIELD.match(text, at)) is not None:
-            return self._field(field)
-        bare = _BARE.match(text, at)
-        assert bare is not None  # Neither space nor any of the characters above.
-        word = bare[0]
-        number = int(word) if word.isdecimal() and len(word) < 20 else None
-        return Word(word.lower(), number), bare.end()
-
-    def _quoted(self, at: int) -> tuple[str, int]:
-        found = _QUOTED.match(self.text, at)
-        if found is None:
-            raise QueryError("the quote is not closed", at, len(self.text) - at, self.text[at:] + '"')
-        return re.sub(r"\\(.)", r"\1", found[1], flags=re.DOTALL), found.end()
-
-    def _field(self, field: re.Match[str]) -> tuple[InState, int]:
-        name, operator = field.groups()
-        end = _after(_BARE, self.text, field.end()) if field.end() < len(self.text) else field.end()
-        if name.lower() not in _FIELDS:
-            near = get_close_matches(name.lower(), _FIELDS, 1)
-            value = self.text[field.end() : end]
-            meant = f"{near[0]}:{value}" if near else None
-            self._refuse(f"{name!r} is not a field; there is {', '.join(_FIELDS)}", field.start(), end, meant)
-        if operator not in (":", "="):
-            what = f"{name}{operator} cannot be asked"
-            raise QueryError(what, field.start(), field.end() - field.start(), f"{name}:")
-        return _FIELDS[name.lower()](self, field.end())
-
-    def _state(self, at: int) -> tuple[InState, int]:
-        known = ", ".join(self.states)
-        if self.text[at : at + 1] == '"':
-            value, end = self._quoted(at)
-            at += 1
-        else:
-            end = _after(_BARE, self.text, at)
-            value = self.text[at:end]
-        words: set[str] = set()
-        for word in value.split(","):
-            if not word:
-                raise QueryError(f"the name of a state is missing: {known}", at, 1)
-            if word.lower() not in self.states:
-                near = get_close_matches(word.lower(), self.states, 1)
-                what = f"{word!r} is no state of a {self.subject}; they are {known}"
-                raise QueryError(what, at, len(word), *near)
-            words.add(word.lower())
-            at += len(word) + 1
-        return InState(frozenset(words)), end
-
-    def _refuse(self, what: str, at: int, end: int, meant: str | None = None) -> NoReturn:
-        """As a word, it can be asked for in quotes."""
-        quoted = self.text[at:end].replace("\\", "\\\\").replace('"', '\\"')
-        raise QueryError(what, at, end - at, meant or f'"{quoted}"')
-
-
-_FIELDS: dict[str, Callable[[_Reading, int], tuple[InState, int]]] = {"state": _Reading._state}
-
-
-def _inner(term: Term) -> Word | InState:
-    return term.term if isinstance(term, Not) else term
+"""The same of a batch, which is complete or not."""

@@ -1,8 +1,9 @@
 """The database: the only place where rows are. Everything that knows peewee is in here."""
 
+from longshore_controller.store.conditions import item_of
 from longshore_controller.store.dialect import Contradiction, StoreUnavailable
 from longshore_controller.store.directory import Holder, TokenRow, UserRow, id_of
-from longshore_controller.store.pages import DEEP, Found, JobsPage, item_of
+from longshore_controller.store.pages import DEEP, Found, JobsPage
 from longshore_controller.store.rows import JobView
 from longshore_controller.store.store import EpochLost, Store, StoreInUse
 

@@ -77,6 +77,8 @@ class Dialect(ABC):
 
     name: str
     """For people; without a password."""
+    like: str
+    """The operator that takes large and small letters of ASCII for the same, and no others."""
 
     def __init__(self, writer: peewee.Database, pool: Any) -> None:
         self.writer = writer
@@ -184,6 +186,8 @@ class Dialect(ABC):
 class Sqlite(Dialect):
     """A file. One process at a time, by a lock on a file beside it; in it, one writes at a time."""
 
+    like = "LIKE"
+
     def __init__(self, path: str) -> None:
         self.name = path
         pragmas = {"journal_mode": "wal", "synchronous": "full", "foreign_keys": 1}
@@ -253,6 +257,7 @@ class Sqlite(Dialect):
 class Postgres(Dialect):
     """A server. The lock belongs to the writer's session: it is free when the server has ended that."""
 
+    like = 'COLLATE "C" ILIKE'
     _LOCK = 0x4C4F4E47
 
     def __init__(self, url: str) -> None:

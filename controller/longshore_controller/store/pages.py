@@ -6,7 +6,6 @@ not depend on how many jobs its batch has, but for words in names, which are loo
 
 from __future__ import annotations
 
-import re
 import time
 from array import array
 from collections import OrderedDict
@@ -24,9 +23,11 @@ from longshore_controller.core.model import (
     JobState,
     Viewer,
 )
-from longshore_controller.core.query import Item, Query, batch_item, job_item
+from longshore_controller.core.query import Query
 from longshore_controller.core.rows import AttemptRow, BatchRow, JobRow
+from longshore_controller.store import conditions
 from longshore_controller.store.blocks import BLOCK, Blocks
+from longshore_controller.store.conditions import Condition, item_of
 from longshore_controller.store.dialect import Dialect
 from longshore_controller.store.rows import JobView, from_json
 
@@ -34,7 +35,12 @@ BATCH, JOB, SPEC, ATTEMPT = (peewee.Table(name) for name in ("batch", "job", "jo
 
 ALL = frozenset(JobState)
 SLICE = 20_000
-"""Names looked at by one statement of a search."""
+"""Jobs looked at by one statement of a search."""
+LOOKS = 16
+"""Jobs that are looked at before it is asked whether to stop: a pattern takes up to 3 ms for one."""
+FEW = 8
+"""Where not one of so many jobs is in the states that are asked for, these are found by the index."""
+MAX_ID = 2**63 - 1
 DEEP = 5_000
 """Rows that are counted along the index; beyond them it is known faster which job stands where."""
 REMEMBERED = 64
@@ -88,14 +94,16 @@ class Pages:
 
     def batches(self, user: str, *, before_id: int | None = None, limit: int) -> list[BatchRow]:
         """A user's batches, newest first."""
-        return self._newest(BATCH.c.user == user, before_id, limit)
+        return self._newest(conditions.seen(Viewer(user), everybodys=False), before_id, limit)
 
-    def _newest(self, where: Any, before_id: int | None, limit: int) -> list[BatchRow]:
-        query = BATCH.select().where(where & BATCH.c.deleted_at_ms.is_null())
-        if before_id is not None:
-            query = query.where(BATCH.c.batch_id < before_id)
+    def _newest(
+        self, where: Condition, before_id: int | None, limit: int
+    ) -> list[BatchRow]:
+        sql = f"""SELECT {_BATCH_COLUMNS} FROM batch WHERE deleted_at_ms IS NULL AND batch_id < ?
+            AND ({where[0]}) ORDER BY batch_id DESC LIMIT ?"""
         with self._db.reading() as db:
-            return list(self._batches(query.order_by(BATCH.c.batch_id.desc()).limit(limit), db))
+            rows = self._db.rows(db, sql, MAX_ID if before_id is None else before_id, *where[1], limit)
+        return list(map(_batch_row, rows))
 
     def batches_matching(
         self, viewer: Viewer, query: Query, *, before_id: int | None = None, limit: int, until: float
@@ -103,12 +111,15 @@ class Pages:
         """Batches that match, newest first: the viewer's own, or, where the query asks whose they are, of all
         that they may see. None when it took until then (`time.monotonic`)."""
         found: list[BatchRow] = []
+        seen = conditions.seen(viewer, everybodys=query.asks_owner)
+        wanted = conditions.both(seen, self._may_match(query))
+        most = 1_000 if query.terms else limit
         while len(found) < limit:
             if time.monotonic() > until:
                 return None
-            rows = self._newest(_in_view(viewer, query), before_id, 1_000)
+            rows = self._newest(wanted, before_id, most)
             found += (row for row in rows if query.matches(item_of(row)))
-            if len(rows) < 1_000:
+            if len(rows) < most:
                 break
             before_id = rows[-1].batch_id
         return found[:limit]
@@ -116,36 +127,30 @@ class Pages:
     def batch_ids(self, viewer: Viewer, query: Query) -> tuple[array[int], array[int]]:
         """Ids of the batches that a query is about (see `batches_matching`), and of those that match;
         ascending."""
-        batch = BATCH.c
-        columns = [batch.batch_id]
-        if query.terms:
-            columns += [batch.state, batch.completed_at_ms]
-        if query.asks_names:
-            columns += [batch.attributes]
-        wanted = BATCH.select(*columns).where(_in_view(viewer, query) & batch.deleted_at_ms.is_null())
-        mine, matching = array("q"), array("q")
+        seen = conditions.seen(viewer, everybodys=query.asks_owner)
+        sql = "SELECT {} FROM batch WHERE deleted_at_ms IS NULL AND ({}) ORDER BY batch_id"
         with self._db.reading() as db:
-            for batch_id, *rest in run(wanted.order_by(batch.batch_id), db):
-                mine.append(batch_id)
-                if rest:
-                    state, completed_at_ms, *attributes = rest
-                    name = from_json(attributes[0]).get("name", "") if attributes else ""
-                    item = batch_item(batch_id, name, BatchState(state), complete=completed_at_ms is not None)
-                    if query.matches(item):
-                        matching.append(batch_id)
-        return mine, matching if query.terms else mine[:]
+            rows = self._db.execute(db, sql.format("batch_id", seen[0]), *seen[1])
+            ids = array("q", (batch_id for (batch_id,) in rows))
+            if not query.terms:
+                return ids, ids[:]
+            where, values = conditions.both(seen, self._may_match(query))
+            found = map(_batch_row, self._db.execute(db, sql.format(_BATCH_COLUMNS, where), *values))
+            return ids, array("q", (row.batch_id for row in found if query.matches(item_of(row))))
+
+    def _may_match(self, query: Query) -> Condition:
+        return conditions.condition(query.terms, conditions.BATCH, like=self._db.like)
 
     def newest_batch_id(self, viewer: Viewer, query: Query) -> int:
         """Of the batches that the query is about, matching or not; 0: there is none."""
-        newest = self._newest(_in_view(viewer, query), None, 1)
+        newest = self._newest(conditions.seen(viewer, everybodys=query.asks_owner), None, 1)
         return newest[0].batch_id if newest else 0
 
     def batches_of(self, viewer: Viewer, batch_ids: Collection[int]) -> list[BatchRow]:
         """Those of these that the viewer may see, newest first."""
-        query = BATCH.select().where(BATCH.c.batch_id.in_(list(batch_ids)) & _visible_to(viewer))
-        with self._db.reading() as db:
-            rows = list(self._batches(query.where(BATCH.c.deleted_at_ms.is_null()), db))
-        return sorted(rows, reverse=True)
+        of_these = f"batch_id IN ({', '.join('?' * len(batch_ids))})", list[object](batch_ids)
+        seen = conditions.seen(viewer, everybodys=True)
+        return self._newest(conditions.both(seen, of_these), None, len(batch_ids)) if batch_ids else []
 
     def job(self, batch_id: int, job_id: int) -> JobView | None:
         with self._db.reading() as db:
@@ -188,34 +193,86 @@ class Pages:
         *,
         after_job_id: int = 0,
         limit: int | None = None,
+        with_states: bool = False,
         stop: Callable[[], bool],
     ) -> Found:
         """The first ``limit`` jobs, or all, of a closed batch that match; it asks now and then whether
         to stop."""
         found = Found(array("I"), bytearray(), after_job_id)
+        jobs = conditions.of_jobs(query, like=self._db.like, with_state=with_states)
+        states = query.job_states
+        few = self._roughly(batch, states) * FEW < batch.n_jobs
         last = after_job_id
         while last < batch.n_jobs and (limit is None or len(found.job_ids) < limit):
             if stop():
                 break
             first, last = last + 1, min(last + SLICE, batch.n_jobs)
             with self._db.reading() as db:
-                for job_id, name, state in run(_named(batch.batch_id, first, last, query), db):
-                    if query.matches(job_item(job_id, name, JobState(state))):
+                if few:
+                    ids = self._next_in(db, batch, states, first)
+                    last = ids[-1] if len(ids) == SLICE else batch.n_jobs
+                    rows = self._rows_among(db, batch.batch_id, jobs, ids)
+                else:
+                    sql = f"""SELECT {jobs.columns} FROM {jobs.source} WHERE {jobs.table}.batch_id = ?
+                        AND {jobs.table}.job_id BETWEEN ? AND ? AND ({jobs.where})
+                        ORDER BY {jobs.table}.job_id"""
+                    rows = self._db.execute(db, sql, batch.batch_id, first, last, *jobs.parameters)
+                for n, (job_id, state, *values) in enumerate(rows, start=1):
+                    if n % LOOKS == 0 and stop():
+                        return found._replace(searched_to=job_id - 1)
+                    if query.matches(jobs.item(job_id, values)):
                         found.job_ids.append(job_id)
                         found.states.append(state)
         return found._replace(searched_to=last)
 
+    def jobs_among(self, batch_id: int, query: Query, job_ids: Sequence[int]) -> list[int]:
+        """Those of these that match, ascending."""
+        jobs = conditions.of_jobs(query, like=self._db.like, with_state=False)
+        with self._db.reading() as db:
+            return [
+                job_id
+                for at in range(0, len(job_ids), SLICE)
+                for job_id, _, *values in self._rows_among(db, batch_id, jobs, job_ids[at : at + SLICE])
+                if query.matches(jobs.item(job_id, values))
+            ]
+
+    def _rows_among(
+        self, db: peewee.Database, batch_id: int, jobs: conditions.Jobs, job_ids: Sequence[int]
+    ) -> Iterator[Any]:
+        wanted, ids = self._db.table_of(job_ids)
+        # Left to right: else SQLite may look through all jobs for each of them.
+        sql = f"""SELECT {jobs.columns} FROM {wanted} CROSS JOIN {jobs.source}
+            WHERE {jobs.table}.batch_id = ? AND {jobs.table}.job_id = wanted.id AND ({jobs.where})
+            ORDER BY {jobs.table}.job_id"""
+        found: Iterator[Any] = self._db.execute(db, sql, ids, batch_id, *jobs.parameters)
+        return found
+
+    def _next_in(
+        self, db: peewee.Database, batch: BatchRow, states: Collection[JobState], first: int
+    ) -> list[int]:
+        """Ids from one on, of jobs in these states, along the index; a slice of them at most."""
+        if not states:
+            return []
+        # Each with a limit of its own: else Postgres would read and sort all of them.
+        some = " UNION ALL ".join(
+            f"""SELECT job_id FROM (SELECT job_id FROM job WHERE batch_id = ? AND state = {state:d}
+            AND job_id BETWEEN ? AND ? ORDER BY job_id LIMIT ?) AS some_{state:d}"""
+            for state in sorted(states)
+        )
+        each = (batch.batch_id, first, batch.n_jobs, SLICE)
+        rows = self._db.rows(db, f"{some} ORDER BY job_id LIMIT ?", *each * len(states), SLICE)
+        return [job_id for (job_id,) in rows]
+
+    def _roughly(self, batch: BatchRow, states: Collection[JobState]) -> int:
+        """Not fewer jobs than are in these states, by the batch's own counters."""
+        n = _counted(batch)
+        if JobState.ERROR in states and JobState.FAILURE not in states:
+            return sum(n[state] for state in states) + batch.n_failed
+        return sum(n[state] for state in states)
+
     def _count(self, db: peewee.Database, batch: BatchRow, states: Collection[JobState]) -> int:
         """From the batch's own counters, where failures and errors are one."""
-        n = {
-            JobState.PENDING: batch.n_pending,
-            JobState.READY: batch.n_ready,
-            JobState.RUNNING: batch.n_running,
-            JobState.SUCCESS: batch.n_succeeded,
-            JobState.FAILURE: batch.n_failed,
-            JobState.ERROR: 0,
-            JobState.CANCELLED: batch.n_cancelled,
-        }
+        n = _counted(batch)
         if batch.n_failed and (JobState.FAILURE in states) != (JobState.ERROR in states):
             if batch.n_failed > DEEP and batch.completed_at_ms is not None:
                 return self._blocks_of(db, batch).n(states)
@@ -351,34 +408,17 @@ def _jobs(batch_id: int) -> peewee.Select:
     return query
 
 
-def _named(batch_id: int, first: int, last: int, query: Query) -> peewee.Select:
-    """Id, name and state of these jobs; without most that do not match."""
-    spec = SPEC.c
-    state = JOB.select(JOB.c.state).where((JOB.c.batch_id == spec.batch_id) & (JOB.c.job_id == spec.job_id))
-    named = SPEC.select(spec.job_id, spec.name, state)
-    named = named.where((spec.batch_id == batch_id) & spec.job_id.between(first, last))
-    for text, number in query.words:
-        # The databases do not agree on cases beyond ASCII.
-        occurs = spec.name.contains(max(re.findall("[ -~]+", text), key=len, default=""))
-        named = named.where(occurs if number is None else occurs | (spec.job_id == number))
-    return named.order_by(spec.job_id)
-
-
-def _in_view(viewer: Viewer, query: Query) -> Any:
-    return _visible_to(viewer) if query.asks_owner else BATCH.c.user == viewer.name
-
-
-def _visible_to(viewer: Viewer) -> Any:
-    """What `Viewer.sees`."""
-    if viewer.admin:
-        return BATCH.c.batch_id > 0
-    return (BATCH.c.user == viewer.name) | BATCH.c.billing_project.in_(sorted(viewer.projects))
-
-
-def item_of(row: BatchRow) -> Item:
-    """What a query can ask of it."""
-    complete = row.completed_at_ms is not None
-    return batch_item(row.batch_id, row.attributes.get("name", ""), row.state, complete=complete)
+def _counted(batch: BatchRow) -> dict[JobState, int]:
+    """Jobs by state, where errors are counted among failures."""
+    return {
+        JobState.PENDING: batch.n_pending,
+        JobState.READY: batch.n_ready,
+        JobState.RUNNING: batch.n_running,
+        JobState.SUCCESS: batch.n_succeeded,
+        JobState.FAILURE: batch.n_failed,
+        JobState.ERROR: 0,
+        JobState.CANCELLED: batch.n_cancelled,
+    }
 
 
 def _job_view(found: Any) -> JobView:

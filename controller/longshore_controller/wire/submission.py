@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 from longshore_api.v1 import batch_service_pb2, types_pb2
 
+from longshore_controller.core.language import QueryError, parse_for_batches, parse_for_jobs
 from longshore_controller.core.model import (
     ALWAYS_RUN,
     ContainerName,
@@ -24,7 +25,7 @@ from longshore_controller.core.model import (
     memory_of,
     reserved_mcpu,
 )
-from longshore_controller.core.query import InState, Query, QueryError, parse_for_batches, parse_for_jobs
+from longshore_controller.core.query import Query
 from longshore_controller.core.reactor import CreateBatch
 from longshore_controller.wire.urls import target_of
 
@@ -238,27 +239,26 @@ def job_states(request: batch_service_pb2.ListJobsRequest) -> list[JobState]:
     return [JobState(state) for state in request.states]
 
 
-def batches_query(text: str) -> Query:
-    return _query(text, parse_for_batches)
+def batches_query(text: str, now_ms: int, me: str) -> Query:
+    return _query(lambda: parse_for_batches(text, now_ms, me))
 
 
-def jobs_query(text: str, states: Iterable[JobState] = ()) -> Query:
+def jobs_query(text: str, now_ms: int, states: Iterable[JobState] = ()) -> Query:
     """With ``states`` only jobs in one of them."""
-    query = _query(text, parse_for_jobs)
-    if words := frozenset(state.name.lower() for state in states):
-        query = Query((*query.terms, InState(words)))
-    return query
+    return _query(lambda: parse_for_jobs(text, now_ms)).in_states(states)
 
 
-def batches_window(request: batch_service_pb2.BatchesWindow) -> BatchesWindow:
+def batches_window(request: batch_service_pb2.BatchesWindow, now_ms: int, me: str) -> BatchesWindow:
     n = _window_size(request)
     anchor = min(request.anchor_batch_id, 2**63 - 1)
-    return BatchesWindow(request.query, batches_query(request.query), request.first, n, anchor)
+    query = batches_query(request.query, now_ms, me)
+    return BatchesWindow(request.query, query, request.first, n, anchor)
 
 
-def jobs_window(request: batch_service_pb2.JobsWindow) -> JobsWindow:
+def jobs_window(request: batch_service_pb2.JobsWindow, now_ms: int) -> JobsWindow:
     n = _window_size(request)
-    return JobsWindow(request.query, jobs_query(request.query), request.first, n, request.batch_id)
+    query = jobs_query(request.query, now_ms)
+    return JobsWindow(request.query, query, request.first, n, request.batch_id)
 
 
 def log_query(request: batch_service_pb2.ReadLogRequest) -> LogQuery:
@@ -325,9 +325,9 @@ def _window_size(request: batch_service_pb2.BatchesWindow | batch_service_pb2.Jo
     return request.n or DEFAULT_PAGE
 
 
-def _query(text: str, parse: Callable[[str], Query]) -> Query:
+def _query(parse: Callable[[], Query]) -> Query:
     try:
-        return parse(text)
+        return parse()
     except QueryError as error:
         _refuse("query", str(error))
 

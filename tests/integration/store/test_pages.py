@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from longshore_controller.core.events import Event
+from longshore_controller.core.language import parse_for_jobs
 from longshore_controller.core.model import EndReason, JobState
-from longshore_controller.core.query import parse_for_jobs
 from longshore_controller.store import Store, blocks, pages
 from world import LATER, Job, World
 
@@ -211,7 +211,7 @@ def test_names_are_searched_until_there_is_enough_or_it_takes_too_long(world: Wo
     batch = store.batch(batch_id)
     assert batch is not None
 
-    def found(query: str, **how: int) -> list[int]:
+    def found(query: str, **how: Any) -> list[int]:
         return list(store.search_jobs(batch, parse_for_jobs(query), stop=lambda: False, **how).job_ids)
 
     assert found("ALIGN") == [1, 3]
