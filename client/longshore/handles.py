@@ -341,9 +341,9 @@ class Batch(AnyBatch):
     def jobs(self, query: str | None = None, *, states: Iterable[str] = ()) -> Iterator[Job]:
         """Jobs by id, read page by page, each with its `last_status`.
 
-        Only those that match `query`: terms with spaces between. A word occurs in the name, in any
-        case; a number is also the id; ``state:failure,error`` is one of these states (also ``bad``,
-        ``live``, ``done``); ``-term`` does not match. With `states` only those in one of them, e.g.
+        Only those that match `query`, see :doc:`queries`: terms with spaces between, such as
+        ``align -qc state:failure exit:137 dur>10m attr.sample=NA12878 name=~"chr[0-9]+"``; ``OR`` and
+        parentheses. With `states` only those in one of them, e.g.
         ``states=['Failure', 'Error']``. Raises UsageError for a query that cannot be read, and for any of
         a run on this machine: only a service can search.
 

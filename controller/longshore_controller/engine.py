@@ -133,10 +133,6 @@ class Engine:
             return look(self._reactor), self.seq
         return await self.submit_and_look(lambda r, now: None, lambda r, _: look(r))
 
-    def now_ms(self) -> int:
-        """What time it is, for everything that becomes true here."""
-        return self._clock.now_ms()
-
     async def _enter(self, request: Request, look: Look | None) -> Any:
         if self._reactor is None or self._stopping:
             raise _unavailable()

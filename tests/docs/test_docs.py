@@ -14,6 +14,7 @@ import pytest
 from documented import find
 from embedded import running
 from longshore.cli.verbs import VERBS
+from longshore_controller.core.language import BATCHES, JOBS
 from longshore_tui.app import Dashboard
 from longshore_tui.screens.batch import BatchScreen
 from longshore_tui.screens.job import JobScreen
@@ -83,6 +84,49 @@ def test_the_tutorial_runs_and_leaves_what_it_says(
     assert files["swept.txt"] == "swept\n"
     assert files["out.txt"] == "a\nb\n"
     assert any(name.startswith("scratch/") for name in files)
+
+
+def test_the_queries_of_the_reference_are_understood(
+    home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find(monkeypatch, home)
+    run_programs("queries.md", tmp_path, monkeypatch, "py")
+    text = (ROOT / "docs" / "queries.md").read_text()
+    examples = re.findall(r"^```(jobs|batches)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    lines = [(subject, line) for subject, block in examples for line in [block, *block.splitlines()]]
+    assert len(lines) > 20
+    with longshore.Client("my-project") as client:
+        builder = client.create_batch(name="align")
+        builder.create_job(None, ["true"], name="align-007", attributes={"sample": "NA12878"})
+        batch = builder.submit()
+        batch.wait(timeout=60)
+        for subject, line in lines:
+            if subject == "jobs":
+                client.page_of_jobs(batch.id, query=line)
+            else:
+                client.page_of_batches(query=line)
+        for query in (
+            "align",
+            "name:ALIGN -qc",
+            "exit:0 dur<1h",
+            "attr.sample=NA12878",
+            "a OR b\nstate = success",
+        ):
+            assert [job.id for job in batch.jobs(query)] == [1], query
+        assert batch.id in [found.id for found in client.list_batches(query="user:me created>-1h jobs:1")]
+
+
+def test_the_reference_of_queries_has_every_field_and_operator() -> None:
+    text = (ROOT / "docs" / "queries.md").read_text()
+    named = re.split("^## ", text, flags=re.MULTILINE)
+    for title, subject in (("Fields of jobs", JOBS), ("Fields of batches", BATCHES)):
+        (section,) = [part for part in named if part.startswith(title)]
+        assert re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE) == subject.shown
+        assert set(subject.states) <= set(re.findall("`([a-z]+)`", section))
+    (operators,) = [part for part in named if part.startswith("Operators")]
+    assert set(re.findall(r"`([:=!<>~]+)`", operators)) == {
+        operator for kind in (*JOBS.fields.values(), *BATCHES.fields.values()) for operator in kind.operators
+    }
 
 
 def test_the_tutorial_stands_program_by_program(tmp_path: Path) -> None:

@@ -148,6 +148,7 @@ def test_each_package_imports_what_it_asks_for_and_nothing_else() -> None:
         "longshore_tui": base + extras["tui"],
     }
     other_names = {
+        "google-re2": {"re2"},
         "grpcio": {"grpc"},
         "grpcio-health-checking": {"grpc_health"},
         "protobuf": {"google"},

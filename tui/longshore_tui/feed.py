@@ -22,6 +22,7 @@ from longshore.status import BatchesView, JobsView
 from longshore.windows import Window
 
 from .model import (
+    FAILED,
     BatchesRead,
     Heard,
     JobRead,
@@ -32,6 +33,7 @@ from .model import (
     Refused,
     Update,
     Wanted,
+    narrowed,
 )
 
 TAIL_BYTES = 256 << 10
@@ -408,7 +410,9 @@ def next_failed(
     """The failed job of a list after or before another: its position in the list, and its id."""
 
     def ask(client: Client) -> tuple[int, int] | None:
-        with client.watch_jobs(batch_id, f"{query} state:bad".strip(), n=_SEEK_ROWS) as window:
+        with client.watch_jobs(
+            batch_id, narrowed(query, FAILED), n=_SEEK_ROWS
+        ) as window:
             seek = _Seek(window)
             at = seek.first_from(job_id + 1) if forward else seek.first_from(job_id) - 1
             found = seek.id_at(at)

@@ -133,9 +133,18 @@ def with_term(query: str, term: str) -> str:
 
     >>> with_term('align', 'state:bad'), with_term('align state:bad', 'state:bad')
     ('align state:bad', 'align')
+    >>> with_term('align OR sort', 'state:bad'), with_term('(align OR sort) state:bad', 'state:bad')
+    ('(align OR sort) state:bad', '(align OR sort)')
     """
     terms = query.split()
-    return " ".join([each for each in terms if each != term] if term in terms else [*terms, term])
+    if term in terms and ("OR" not in terms or (terms[-1] == term and terms[-2] != "OR")):
+        return " ".join(each for each in terms if each != term)
+    return narrowed(query, term)
+
+
+def narrowed(query: str, term: str) -> str:
+    """What matches both."""
+    return " ".join([f"({query})" if "OR" in query.split() else query, term]).strip()
 
 
 # A job.

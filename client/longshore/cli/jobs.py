@@ -58,7 +58,7 @@ _STATES = {
     type=click.Choice(list(_STATES), case_sensitive=False),
     help="Only jobs in this state, e.g. running, or failed for failure and error. May be repeated.",
 )
-@click.option("-q", "--query", metavar="QUERY", help="Only these, e.g. align state:bad -test.")
+@click.option("-q", "--query", metavar="QUERY", help="Only these, e.g. 'align exit:137 dur>10m -name:qc'.")
 @click.option(
     "-n",
     "--limit",

@@ -31,7 +31,9 @@ BATCHES = Listing("batch", "batches", COLUMNS, lambda batch: str(batch.id))
 
 
 @click.command("ls", epilog="Example: longshore ls -q 'align state:failure' -o csv --columns id,name,cost")
-@click.option("-q", "--query", metavar="QUERY", help="Only these, e.g. align state:running,failure -test.")
+@click.option(
+    "-q", "--query", metavar="QUERY", help="Only these, e.g. 'align state:failure created>-2d -test'."
+)
 @click.option(
     "-n",
     "--limit",

@@ -84,30 +84,35 @@ MONEY = Kind(_ORDERED, amounts.money)
 MOMENT = Kind(_ORDERED, amounts.moment)
 
 ATTRIBUTE = "attr"
-_COMMON = {
+JOB_FIELDS = {
     "state": STATE,
     "name": TEXT,
     "id": NUMBER,
-    "cost": MONEY,
-    "dur": TIME,
-    "ended": MOMENT,
-    ATTRIBUTE: TEXT,
-}
-JOB_FIELDS = _COMMON | {
     "exit": NUMBER,
     "reason": TEXT,
+    "dur": TIME,
+    "cost": MONEY,
     "attempts": NUMBER,
     "preempted": NUMBER,
     "cpu": CORES,
     "mem": BYTES,
     "started": MOMENT,
+    "ended": MOMENT,
+    ATTRIBUTE: TEXT,
 }
-BATCH_FIELDS = _COMMON | {
+BATCH_FIELDS = {
+    "state": STATE,
+    "name": TEXT,
+    "id": NUMBER,
     "user": LABEL,
     "project": LABEL,
+    "cost": MONEY,
+    "dur": TIME,
     "created": MOMENT,
+    "ended": MOMENT,
     "jobs": NUMBER,
     "failed": NUMBER,
+    ATTRIBUTE: TEXT,
 }
 ALIASES = {
     "exit_code": "exit",

@@ -160,6 +160,42 @@ async def test_words_and_states_together_follow_what_happens(service: Running) -
             await seen.until(lambda v: v.query == "5" and list(seen.rows) == [5])
 
 
+async def test_any_query_follows_what_happens(service: Running) -> None:
+    batch_id = await service.ada.submit(*[job(name=f"n{i}") for i in range(1, 9)])
+    async with jobs(service.ada, batch_id, "exit>0 OR (state:running name=~'')".replace("''", '""')) as seen:
+        view = await seen.next()
+        assert view.whole and not view.n_matching and not view.n_searched
+        async with service.worker(cores=2) as worker:
+            attempts = {a.job_id: a.attempt_id for a in await worker.assigned(2)}
+            await seen.until(lambda v: v.n_matching == 2 and states(seen) == {1: RUNNING, 2: RUNNING})
+            await worker.run_to_end(attempts[1], exit_code=3)
+            await seen.until(lambda v: states(seen) == {1: FAILURE, 2: RUNNING, 3: RUNNING})
+            await worker.run_to_end(attempts[2])
+            view = await seen.until(lambda v: states(seen) == {1: FAILURE, 3: RUNNING, 4: RUNNING})
+            assert view.n_matching == 3
+            await service.ada.cancel(batch_id)
+            await worker.until(lambda: len(worker.revoked) == 2)
+            for attempt_id in list(worker.revoked):
+                await worker.run_to_end(attempt_id, exit_code=137)
+            await seen.until(lambda v: v.batch.complete)
+            await seen.show(pb.JobsWindow(batch_id=batch_id, query="-exit>0 state:cancelled", first=1))
+            view = await seen.until(lambda v: v.first == 1)
+            ended = [row.job_id for row in view.rows]
+        rows = {i: await service.ada.job(batch_id, i) for i in range(1, 9)}
+        assert ended == [i for i, row in rows.items() if row.state == CANCELLED and not row.exit_code][1:]
+
+
+async def test_very_many_changes_at_once_are_followed(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "MANY", 3)
+    batch_id = await service.ada.submit(*[job(name=f"n{i}") for i in range(1, 301)])
+    async with jobs(service.ada, batch_id, "-ended>-1w OR id:7", first=5) as seen:
+        assert (await seen.next()).n_matching == 300
+        await service.ada.cancel(batch_id)
+        await seen.until(lambda v: v.batch.complete and v.n_matching == 1)
+
+
 async def test_jobs_appear_when_their_batch_is_closed(service: Running) -> None:
     batch_id = await service.ada.create(2)
     async with jobs(service.ada, batch_id) as seen:

@@ -167,13 +167,13 @@ class ListScreen(LiveScreen, Generic[Row]):
     def on_input_submitted(self, event: Input.Submitted) -> None:
         if self._typing:
             self._typing.stop()
-        self.set_query(" ".join(event.value.split()))
+        self.set_query(event.value.strip())
         self._close_filter()
 
     def _typed(self, value: str) -> None:
         box = self.query_one("#filter", Input)
         if box.display and box.value == value:
-            self.set_query(" ".join(value.split()))
+            self.set_query(value.strip())
 
     def _close_filter(self) -> None:
         self._problem = None
