@@ -410,9 +410,7 @@ def next_failed(
     """The failed job of a list after or before another: its position in the list, and its id."""
 
     def ask(client: Client) -> tuple[int, int] | None:
-        with client.watch_jobs(
-            batch_id, narrowed(query, FAILED), n=_SEEK_ROWS
-        ) as window:
+        with client.watch_jobs(batch_id, narrowed(query, FAILED), n=_SEEK_ROWS) as window:
             seek = _Seek(window)
             at = seek.first_from(job_id + 1) if forward else seek.first_from(job_id) - 1
             found = seek.id_at(at)

@@ -96,9 +96,7 @@ class Pages:
         """A user's batches, newest first."""
         return self._newest(conditions.seen(Viewer(user), everybodys=False), before_id, limit)
 
-    def _newest(
-        self, where: Condition, before_id: int | None, limit: int
-    ) -> list[BatchRow]:
+    def _newest(self, where: Condition, before_id: int | None, limit: int) -> list[BatchRow]:
         sql = f"""SELECT {_BATCH_COLUMNS} FROM batch WHERE deleted_at_ms IS NULL AND batch_id < ?
             AND ({where[0]}) ORDER BY batch_id DESC LIMIT ?"""
         with self._db.reading() as db:

@@ -235,6 +235,53 @@ def test_batches_found_are_those_that_match(world: World, store: Store) -> None:
 
 
 @pytest.mark.parametrize(
+    "viewer",
+    [
+        Viewer("ann"),
+        Viewer("ann", frozenset({"p1"})),
+        Viewer("bob", frozenset({"p0", "p2"})),
+        Viewer("eve"),
+        Viewer("eve", admin=True),
+    ],
+)
+def test_whose_batches_are_looked_through(world: World, store: Store, viewer: Viewer) -> None:
+    """The viewer's own; where the query asks whose they are, all that they may see."""
+    owners: dict[int, tuple[str, str]] = {}
+    for i in range(9):
+        user, project = ("ann", "bob", "cyd")[i // 3], f"p{i % 3}"
+        wanted = CreateBatch(user, project, f"r{i}", b"sha", 0, {"name": f"n{i}"})
+        owners[world.reactor.on_create(wanted, world.now, None)] = user, project
+    world.settle()
+    for text in (
+        "",
+        "n",
+        "user:ann",
+        "user:bob,cyd project:p1",
+        "-user:cyd",
+        "project:p2 OR state:done",
+        "user:me",
+    ):
+        query = parse_for_batches(text, me=viewer.name)
+        seen = [
+            batch_id
+            for batch_id, (user, project) in owners.items()
+            if (viewer.sees(user, project) if query.asks_owner else user == viewer.name)
+        ]
+        items = {
+            row.batch_id: item_of(row)
+            for user in ("ann", "bob", "cyd")
+            for row in store.batches(user, limit=9)
+        }
+        matching = [batch_id for batch_id in seen if query.matches(items[batch_id])]
+        found = store.batches_matching(viewer, query, limit=20, until=float("inf"))
+        assert found is not None and [row.batch_id for row in found] == matching[::-1], text
+        assert [list(ids) for ids in store.batch_ids(viewer, query)] == [seen, matching]
+        assert store.newest_batch_id(viewer, query) == max(seen, default=0)
+        visible = [batch_id for batch_id, owner in owners.items() if viewer.sees(*owner)]
+        assert [row.batch_id for row in store.batches_of(viewer, owners)] == visible[::-1]
+
+
+@pytest.mark.parametrize(
     ("query", "n"),
     [
         ("id:3..5", 3),
