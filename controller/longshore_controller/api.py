@@ -28,6 +28,7 @@ from longshore_controller.core.query import Query
 from longshore_controller.core.reactor import CreateBatch as Wanted
 from longshore_controller.core.rows import AttemptRow, BatchRow
 from longshore_controller.engine import Engine
+from longshore_controller.explain import Explaining
 from longshore_controller.feed import RESET, Committed, Feed, Following
 from longshore_controller.interceptors import caller, viewer
 from longshore_controller.logs import LogId, LogReading, Logs
@@ -123,6 +124,7 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         self._whole = asyncio.Semaphore(WHOLE)
         self._visible = Visible(store, engine)
         self._views = Views(store, feed, self._visible)
+        self._explaining = Explaining(store, engine, self._visible)
 
     # -- changes -----------------------------------------------------------------------------------
 
@@ -260,6 +262,16 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         return batch_service_pb2.ListJobsResponse(
             jobs=map(records.job_message, jobs[:size]), more=len(jobs) > size, seq=seq
         )
+
+    async def Explain(
+        self, request: batch_service_pb2.ExplainRequest, context: Context
+    ) -> batch_service_pb2.Explanation:
+        submission.check_fields(request)
+        if request.job_id:
+            reasons = [await self._explaining.job(request.batch_id, request.job_id)]
+        else:
+            reasons = await self._explaining.batch(request.batch_id)
+        return batch_service_pb2.Explanation(reasons=map(records.reason_message, reasons))
 
     # -- streams -----------------------------------------------------------------------------------
 

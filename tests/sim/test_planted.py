@@ -245,7 +245,7 @@ def cores_freed_twice(patch: pytest.MonkeyPatch) -> None:
 
 @bug(BUGS)
 def cores_that_are_not_there(patch: pytest.MonkeyPatch) -> None:
-    def room(_: None, room: scheduler.Room, state: State, available: Any) -> None:
+    def room(_: None, room: scheduler.Room, state: State, available: Any, kept: Any) -> None:
         room._free = sorted((w.capacity_mcpu, w.worker_id) for w in state.workers.values())
 
     after(patch, scheduler.Room, "__init__", room)

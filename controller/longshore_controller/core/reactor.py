@@ -35,7 +35,7 @@ from longshore_controller.core.model import (
 )
 from longshore_controller.core.money import cost_nanousd
 from longshore_controller.core.rows import Changes
-from longshore_controller.core.scheduler import placements
+from longshore_controller.core.scheduler import Reservation, Room, placements
 from longshore_controller.core.state import Attempt, Batch, State
 from longshore_controller.core.verdict import verdict
 
@@ -114,6 +114,8 @@ class Reactor:
         """attempt id -> ms its main container has run, by the last word of its worker."""
         self._inherited = set(state.attempts)
         """Attempts assigned before this process began, maybe by another clock."""
+        self.kept: Reservation | None = None
+        """The worker that is kept for a job too large for what is free; not state, it is found anew."""
         self._ending: list[str] = []
         self._ended: list[str] = []
         """Attempts that ended since the last `take`, and those before it, whose commit may yet fail."""
@@ -545,7 +547,9 @@ class Reactor:
     def _place(self, left: int, now: int) -> int:
         if self.state.frozen is not None:
             return left
-        for p in placements(self.state, self._available(now)):
+        available = self._available(now)
+        room = Room(self.state, available, self.kept)
+        for p in placements(self.state, available, room):
             tries = self.state.batches[p.batch_id].tries.get(p.job_id)
             number = tries.n_attempts + 1 if tries else 1
             self._emit(
@@ -554,6 +558,7 @@ class Reactor:
             left -= 1
             if left <= 0:
                 break
+        self.kept = room.reserved
         return left
 
 

@@ -442,7 +442,10 @@ class State:
             positions = enumerate(columns.states)
             batch.due = deque(i for i, s in positions if s in pending and not columns.waiting[i])
         user = self.users.setdefault(batch.user, User())
+        in_order = not user.batches or next(reversed(user.batches)) < batch.batch_id
         user.batches[batch.batch_id] = None
+        if not in_order:  # It was open for longer than one that was made after it.
+            user.batches = dict.fromkeys(sorted(user.batches))
         self.unannounced[batch.batch_id] = None
 
     def _set_job_state(self, batch: Batch, job_id: int, state: JobState) -> None:

@@ -19,6 +19,7 @@ from longshore_controller.core.model import (
     memory_of,
 )
 from longshore_controller.core.rows import AttemptRow, BatchRow
+from longshore_controller.core.why_texts import Reason
 from longshore_controller.store import JobView
 
 # -- events ------------------------------------------------------------------------------------------
@@ -259,3 +260,9 @@ def attempt_message(row: AttemptRow) -> types_pb2.Attempt:
     )
     _write_containers(row.containers, message.containers)
     return message
+
+
+def reason_message(reason: Reason) -> batch_service_pb2.Reason:
+    return batch_service_pb2.Reason(
+        code=reason.code, text=reason.text, fix=reason.fix, since_ms=reason.since_ms, jobs=reason.jobs
+    )

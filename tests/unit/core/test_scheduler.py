@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from longshore_controller.core import events as ev
 from longshore_controller.core.model import ALWAYS_RUN, EndReason, JobColumns, JobState
-from longshore_controller.core.scheduler import Placement, placements
+from longshore_controller.core.scheduler import Placement, Reservation, Room, ahead_of, placements
 from longshore_controller.core.state import State
 
 
@@ -19,6 +19,7 @@ class Cluster:
     def __init__(self, *capacities_mcpu: int) -> None:
         self.state = State()
         self.ended = 0
+        self.kept: Reservation | None = None
         for i, capacity in enumerate(capacities_mcpu):
             self.state.apply(ev.WorkerJoined(f"w{i}", f"w{i}", capacity, "fake", 0))
 
@@ -32,11 +33,14 @@ class Cluster:
 
     def place(self) -> list[Placement]:
         done = []
-        for p in placements(self.state, set(self.state.workers)):
+        workers = set(self.state.workers)
+        room = Room(self.state, workers, self.kept)
+        for p in placements(self.state, workers, room):
             done.append(p)
             attempt = f"a{len(self.state.attempts) + self.ended}"
             self.state.apply(ev.AttemptAssigned(attempt, p.batch_id, p.job_id, 1, p.worker_id, p.mcpu, 0))
             self.state.check()
+        self.kept = room.reserved
         return done
 
     def end(self, attempt_id: str) -> None:
@@ -123,6 +127,45 @@ def test_more_sizes_than_classes_are_all_placed() -> None:
     assert len(cluster.place()) == 400
 
 
+def test_a_big_job_waits_only_for_what_runs_where_it_is_to_go_whoever_else_is_served_first() -> None:
+    """Small jobs of its own user elsewhere, and another user at the same level, would starve it for ever."""
+    cluster = Cluster(4000, 1000)
+    cluster.batch("z", 1000)
+    cluster.batch("a", *[1000] * 500)
+    cluster.place()
+    big = cluster.batch("z", 4000)
+    cluster.batch("z", *[1000] * 500)
+    cluster.end(next(iter(cluster.state.workers["w0"].attempts)))
+    assert cluster.place() == []
+    assert cluster.kept is not None and (cluster.kept.batch_id, cluster.kept.job_id) == (big, 1)
+    there = list(cluster.state.workers[cluster.kept.worker_id].attempts)
+    for n, attempt in enumerate(there, start=1):
+        cluster.end(next(iter(cluster.state.workers["w1"].attempts)))
+        cluster.place()
+        cluster.end(attempt)
+        assert (big in {p.batch_id for p in cluster.place()}) == (n == len(there))
+
+
+def test_a_kept_worker_is_let_go_when_its_job_is_no_longer_to_start() -> None:
+    for let_go in ("cancelled", "elsewhere", "gone"):
+        cluster = Cluster(4000)
+        cluster.batch("a", *[1000] * 3)
+        cluster.place()
+        big = cluster.batch("a", 4000)
+        cluster.batch("a", 1000)
+        assert cluster.place() == [] and cluster.kept is not None
+        if let_go == "cancelled":
+            cluster.state.apply(ev.BatchCancelled(big, "a", "", 0))
+        elif let_go == "elsewhere":
+            cluster.state.apply(ev.WorkerJoined("new", "new", 4000, "fake", 0))
+        else:
+            cluster.state.apply(ev.WorkerJoined("w0", "w0", 3000, "fake", 0))
+            cluster.state.apply(ev.WorkerJoined("new", "new", 1000, "fake", 0))
+        placed = cluster.place()
+        assert (big in {p.batch_id for p in placed}) == (let_go == "elsewhere")
+        assert 1000 in {p.mcpu for p in placed}, let_go
+
+
 SIZES = st.sampled_from([250, 1000, 2000, 4000])
 
 
@@ -158,3 +201,93 @@ def test_no_worker_is_overfull_and_no_small_job_waits_beside_room_for_it(
         assert len(fits) <= (1 if blocked else 0), (
             "only a reserved worker may keep room that somebody could use"
         )
+
+
+CLUSTERS = {
+    "workers": st.lists(st.sampled_from([1000, 2000, 4000, 16_000]), min_size=1, max_size=5),
+    "batches": st.lists(
+        st.tuples(st.sampled_from("abc"), st.lists(SIZES, min_size=1, max_size=12), st.booleans()), max_size=8
+    ),
+    "ends": st.lists(st.integers(0, 200), max_size=20),
+}
+
+
+def busy(workers: list[int], batches: list[tuple[str, list[int], bool]], ends: list[int]) -> Cluster:
+    """A cluster in the middle of things."""
+    cluster = Cluster(*workers)
+    for user, sizes, always in batches:
+        cluster.batch(user, *sizes, always_run=always)
+    cluster.place()
+    for end in ends:
+        if live := sorted(cluster.state.attempts):
+            cluster.end(live[end % len(live)])
+            cluster.place()
+    return cluster
+
+
+@settings(max_examples=100, deadline=None)
+@given(**CLUSTERS)
+def test_a_round_leaves_nothing_that_the_next_could_place(
+    workers: list[int], batches: list[tuple[str, list[int], bool]], ends: list[int]
+) -> None:
+    assert busy(workers, batches, ends).place() == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(**CLUSTERS)
+def test_every_core_goes_to_whoever_has_the_fewest_among_those_whom_it_would_serve(
+    workers: list[int], batches: list[tuple[str, list[int], bool]], ends: list[int]
+) -> None:
+    """Nobody is given a job while somebody below has one for which there is room then: each placement of a
+    round is of the lowest user who could be served, but for one job that a worker was kept for."""
+    cluster = busy(workers, batches, ends)
+    state = cluster.state
+    for attempt in sorted(state.attempts)[::2]:
+        cluster.end(attempt)
+    names = set(state.workers)
+    room = Room(state, names, cluster.kept)
+    kept = room.due()
+    for p in placements(state, names, room):
+        level = {name: user.running_mcpu for name, user in state.users.items()}
+        me = state.batches[p.batch_id].user
+        held = room.reserved.worker_id if room.reserved else None
+        free = max((w.free_mcpu for i, w in state.workers.items() if i != held), default=0)
+        could = {
+            b.user
+            for b in state.batches.values()
+            if b.columns is not None
+            and any(r and m <= free for r, m in zip(b.columns.ready, b.columns.mcpu, strict=True))
+        }
+        if p != kept:
+            assert (level[me], me) == min((level[u], u) for u in could), (p, level, could)
+        attempt = f"b{len(state.attempts)}.{p.batch_id}.{p.job_id}"
+        state.apply(ev.AttemptAssigned(attempt, p.batch_id, p.job_id, 1, p.worker_id, p.mcpu, 0))
+        state.check()
+
+
+@settings(max_examples=100, deadline=None)
+@given(**CLUSTERS, which=st.integers(0, 200))
+def test_the_place_in_the_queue_is_the_place_in_the_queue(
+    workers: list[int], batches: list[tuple[str, list[int], bool]], ends: list[int], which: int
+) -> None:
+    """With room for everybody, a job is served right after those that were said to be before it."""
+    state = busy(workers, batches, ends).state
+    ready = [
+        (b, i + 1)
+        for b in state.batches.values()
+        if b.columns is not None
+        for i, byte in enumerate(b.columns.ready)
+        if byte
+    ]
+    if not ready:
+        return
+    batch, job_id = ready[which % len(ready)]
+    own, others = ahead_of(state, batch, job_id, 16_000)
+    none_before = [0, 0]
+    state.apply(ev.WorkerJoined("endless", "endless", 2**31, "fake", 0))
+    for n, p in enumerate(placements(state, {"endless"})):
+        if (p.batch_id, p.job_id) == (batch.batch_id, job_id):
+            break
+        none_before[state.batches[p.batch_id].user != batch.user] += 1
+        state.apply(ev.AttemptAssigned(f"e{n}", p.batch_id, p.job_id, 1, p.worker_id, p.mcpu, 0))
+    assert none_before == [own, others]
