@@ -153,6 +153,8 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
         self.store_folder = "/"
         self.notices: list[str] = []
         self.fleet = FakeFleet()
+        self.reasons = [pb.Reason(code="NO_WORKER", text="there is no worker", fix="start one", jobs=[3])]
+        """Of everything that is asked about."""
         self.user = "ada"
         self.port = 0
         self._log: list[events.Event] = []
@@ -439,6 +441,15 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
                     if request.batch_id in (0, getattr(event, str(event.WhichOneof("kind"))).batch_id)
                 ],
             )
+
+    def Explain(self, request: pb.ExplainRequest, context: grpc.ServicerContext) -> pb.Explanation:
+        self._check_token(context)
+        with self._changed:
+            if request.job_id:
+                self._job(request.batch_id, request.job_id, context)
+            else:
+                self._batch(request.batch_id, context)
+        return pb.Explanation(reasons=self.reasons)
 
     def ReadLog(self, request: pb.ReadLogRequest, context: grpc.ServicerContext) -> Iterator[pb.LogChunk]:
         at = request.offset

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from .status import LogChunk as LogChunk
     from .status import Page as Page
     from .status import Pause as Pause
+    from .status import Reason as Reason
     from .status import RunningAttempt as RunningAttempt
     from .status import ServiceStatus as ServiceStatus
     from .status import Session as Session
@@ -79,7 +80,7 @@ _MODULES = {
     "resource": "InputResourceFile ResourceFile ResourceGroup TaskResourceFile",
     "service": "Client",
     "status": "AttemptStatus BatchStatus ContainerStatus Event Events JobSpec JobStatus LogChunk Page"
-    " Pause RunningAttempt ServiceStatus Session WorkerStatus",
+    " Pause Reason RunningAttempt ServiceStatus Session WorkerStatus",
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605  # What `import *` brings; told to type checkers above.

@@ -24,6 +24,7 @@ from .status import (
     JobsView,
     LogChunk,
     Page,
+    Reason,
     Session,
 )
 from .transport import AsyncTransport
@@ -184,6 +185,10 @@ class AsyncBatch(AnyBatch):
         """The handle of one job; whether it exists shows when something is asked of it."""
         return AsyncJob(self, job_id)
 
+    async def why(self) -> tuple[Reason, ...]:
+        """Why jobs of it do not run, or how it ended; see `Batch.why`."""
+        return await self._calls.explain(self.id, 0)
+
     async def cancel(self, reason: str | None = None) -> None:
         """Start no more of its jobs, but for always_run ones, and stop the running. May be repeated."""
         await self._calls.cancel(self.id, reason)
@@ -216,6 +221,10 @@ class AsyncJob(AnyJob):
     async def wait(self, timeout: float | None = None) -> JobStatus:
         """Wait until the job is complete. Raises WaitTimeout after `timeout` seconds."""
         return await self._wait(timeout)
+
+    async def why(self) -> Reason:
+        """Why it does not run, or how it ended; see `Job.why`."""
+        return (await self._of._calls.explain(self._of.id, self._job_id))[0]
 
     async def attempts(self) -> tuple[AttemptStatus, ...]:
         """Its attempts, oldest first."""

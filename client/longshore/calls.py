@@ -31,6 +31,7 @@ from .status import (
     JobsView,
     LogChunk,
     Page,
+    Reason,
     Session,
 )
 from .transport import Stream, Transport
@@ -204,6 +205,12 @@ class Calls:
     async def job_status(self, batch_id: int, job_id: int) -> JobStatus:
         request = batch_service_pb2.GetJobRequest(batch_id=batch_id, job_id=job_id)
         return wire.job_status(await self._ask("GetJob", request))
+
+    async def explain(self, batch_id: int, job_id: int) -> tuple[Reason, ...]:
+        """Of a job, or with 0 of the batch."""
+        request = batch_service_pb2.ExplainRequest(batch_id=batch_id, job_id=job_id)
+        answer = await self._ask("Explain", request)
+        return tuple(map(wire.reason, answer.reasons))
 
     async def log_chunks(
         self,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from .checks import check_id, check_text
 from .errors import BatchFailedError, NotFound, NotSubmitted, UsageError
-from .status import AttemptStatus, BatchStatus, JobStatus, LogChunk
+from .status import AttemptStatus, BatchStatus, JobStatus, LogChunk, Reason
 from .steps import finish, iterate
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Answering(Protocol):
         self, batch_id: int, query: str | None, states: Iterable[str]
     ) -> AsyncGenerator[JobStatus, None]: ...
     async def job_status(self, batch_id: int, job_id: int) -> JobStatus: ...
+    async def explain(self, batch_id: int, job_id: int) -> tuple[Reason, ...]: ...
     def watch_job(
         self, batch_id: int, job_id: int, timeout: float | None
     ) -> AsyncGenerator[JobStatus, None]: ...
@@ -354,6 +355,14 @@ class Batch(AnyBatch):
         for status in iterate(self._calls.jobs(self.id, query, states)):
             yield Job(self, status.job_id, last_status=status)
 
+    def why(self) -> tuple[Reason, ...]:
+        """Why jobs of it do not run, or how it ended; what matters most first. Raises NotFound.
+
+        >>> print(batch.why()[0].text)
+        the batch is complete: of 2 jobs 1 failed
+        """
+        return finish(self._calls.explain(self.id, 0))
+
     def job(self, job_id: int) -> Job:
         """The handle of one job; whether it exists shows when something is asked of it.
 
@@ -427,6 +436,14 @@ class Job(AnyJob):
         'Failure'
         """
         return finish(self._wait(timeout))
+
+    def why(self) -> Reason:
+        """Why it does not run, or how it ended, and what to do about it. Raises NotFound.
+
+        >>> print(batch.job(2).why().text)
+        its command ended with exit code 3
+        """
+        return finish(self._of._calls.explain(self._of.id, self._job_id))[0]
 
     def attempts(self) -> tuple[AttemptStatus, ...]:
         """Its attempts, oldest first.

@@ -342,6 +342,28 @@ class WorkerStatus(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Reason(Record):
+    """Why a batch or a job is where it is: what keeps it from running, or how it ended.
+
+    >>> print(job.why())
+    it succeeded
+    """
+
+    code: str
+    """For programs, e.g. ``NO_ROOM``; more may come."""
+    text: str
+    """A line for people."""
+    fix: str = ""
+    """What to do about it; may be empty."""
+    since: datetime | None = None
+    jobs: tuple[int, ...] = ()
+    """Jobs of the same batch that it names."""
+
+    def __str__(self) -> str:
+        return f"{self.text}\n{self.fix}" if self.fix else self.text
+
+
+@dataclass(frozen=True, slots=True)
 class Page(Record, Generic[Row]):
     """A piece of a list."""
 

@@ -23,6 +23,7 @@ from .status import (
     JobsView,
     LogChunk,
     Pause,
+    Reason,
     RunningAttempt,
     ServiceStatus,
     Session,
@@ -305,6 +306,11 @@ def event(message: event_pb2.Event) -> Event:
     else:
         jobs = ()
     return Event(kind.replace("_", " "), getattr(body, "batch_id", 0), jobs)
+
+
+def reason(message: batch_service_pb2.Reason) -> Reason:
+    since = _at(message.since_ms) if message.HasField("since_ms") else None
+    return Reason(message.code, message.text, message.fix, since, tuple(message.jobs))
 
 
 def log_chunk(message: batch_service_pb2.LogChunk) -> LogChunk:

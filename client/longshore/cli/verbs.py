@@ -23,6 +23,7 @@ VERBS = {
         "get": "Show a batch or a job.",
         "jobs": "List the jobs of a batch.",
         "logs": "Print what a job wrote.",
+        "why": "Say why a batch or job does not run, or how it ended.",
         "failures": "Show in which ways the jobs of a batch failed.",
         "attempts": "Show where and when a job ran, each time.",
         "spec": "Show what a job was asked to do.",

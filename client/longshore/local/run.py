@@ -18,8 +18,9 @@ from types import MappingProxyType
 
 from ..errors import NotFound, UsageError, WaitTimeout
 from ..handles import Answering
-from ..status import AttemptStatus, BatchStatus, JobSpec, JobStatus, LogChunk
+from ..status import AttemptStatus, BatchStatus, JobSpec, JobStatus, LogChunk, Reason
 from ..units import BYTES_PER_CORE, reserved_mcpu
+from . import explain
 from .attempt import Attempt, Outcome, Surroundings
 from .logs import Logs
 from .schedule import Schedule
@@ -322,6 +323,14 @@ class LocalRun:
     async def job_status(self, batch_id: int, job_id: int) -> JobStatus:
         self._check_job(batch_id, job_id)
         return self._status(batch_id, job_id, whole=True)
+
+    async def explain(self, batch_id: int, job_id: int) -> tuple[Reason, ...]:
+        if not job_id:
+            return explain.of_batch(await self.batch_status(batch_id))
+        self._check_job(batch_id, job_id)
+        parents = self._jobs_specs[job_id - 1].parents
+        of_them = [self._status(batch_id, p, whole=False) for p in parents]
+        return (explain.of_job(self._status(batch_id, job_id, whole=False), of_them),)
 
     def _status(self, batch_id: int, job_id: int, *, whole: bool) -> JobStatus:
         with self._lock:

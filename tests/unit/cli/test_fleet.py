@@ -1,9 +1,11 @@
-"""`longshore admin` and `longshore workers`: what they print, say and return."""
+"""`longshore admin`, `longshore workers` and `longshore why`: what they print, say and return."""
 
 from __future__ import annotations
 
 from command_line import Run
 from fakes_service import FakeService
+from longshore import Client
+from longshore_api.v1 import batch_service_pb2 as batch_pb
 
 
 def test_freezing_and_thawing_say_so_and_show_what_runs(run: Run, service: FakeService) -> None:
@@ -48,3 +50,25 @@ def test_a_worker_that_is_none_or_several(run: Run, service: FakeService) -> Non
     service.fleet.workers["w-2"].name = "ant"
     ran = run("workers", "drain", "ant")
     assert ran.code == 2 and "2 workers are called 'ant'" in ran.err
+
+
+def test_why_says_what_keeps_a_batch_and_what_to_do(run: Run, service: FakeService, client: Client) -> None:
+    builder = client.create_batch(name="align")
+    builder.create_job(None, ["true"])
+    builder.submit()
+    service.reasons.append(batch_pb.Reason(code="RUNNING", text="3 jobs are running", since_ms=0))
+    assert run("why", "last").lines == [
+        "there is no worker",
+        "  → start one",
+        "3 jobs are running, since 1970-01-01T00:00:00.000Z",
+    ]
+    (first, _) = run("why", "1", "-o", "json").document["reasons"]
+    assert first == {
+        "code": "NO_WORKER",
+        "text": "there is no worker",
+        "fix": "start one",
+        "since": None,
+        "jobs": [3],
+    }
+    assert run("why", "1/1").lines[0] == "there is no worker"
+    assert run("why", "1/9").code == 3

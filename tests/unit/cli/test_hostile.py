@@ -101,6 +101,9 @@ def service(folders: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServ
         monkeypatch.setenv("LONGSHORE_TOKEN", TOKEN)
         monkeypatch.setenv("NO_COLOR", "1")
         service.fleet.leaves_in = 5
+        service.reasons = [
+            pb.Reason(code="h", text=f"h{service.text(i)}", fix=service.text(i)) for i in range(N)
+        ]
         service.fleet.admin = service.fleet.user = service.text(6)
         for worker in service.fleet.workers.values():
             worker.name = worker.runtime = service.text(5)
@@ -131,7 +134,16 @@ OF_EACH = [
     *("get {}", "get {}/1", "get {} -o yaml", "get {}/1 -o json", "get 100{}", "cancel {}"),
     *("jobs {}", "jobs {} -o wide", "jobs {} -o csv", "tree {}", "spec {}/1", "spec {}/1 -o json"),
     *("logs {}/1", "logs {}/1 -c all", "logs {}/1 --grep h", "attempts {}/1", "attempts {}/1 -o wide"),
-    *("failures {}", "failures {} -o wide", "wait {}", "wait {}/1", "watch {}"),
+    *(
+        "why {}",
+        "why {}/1",
+        "why {}/1 -o yaml",
+        "failures {}",
+        "failures {} -o wide",
+        "wait {}",
+        "wait {}/1",
+        "watch {}",
+    ),
 ]
 OF_ALL = [
     *("ls", "ls -o wide", "ls -o csv", "ls -o yaml", "ls -o jsonl", "jobs 11", "jobs 11 -o jsonl"),

@@ -110,6 +110,13 @@ async def test_pages_events_and_windows_are_told_as_they_come(
 ) -> None:
     batch = await echo(idle_aclient, *"abcd")
     assert (await idle_aclient.page_of_batches()).rows[0].id == batch.id
+    assert (await batch.job(1).why()).code == (await batch.why())[0].code == "NO_WORKER"
+    assert (await idle_aclient.admin.freeze("x")).frozen and not (await idle_aclient.admin.thaw()).frozen
+    assert (await idle_aclient.admin.status()).n_workers == 2
+    (worker, _) = await idle_aclient.admin.workers()
+    assert (await idle_aclient.admin.drain(worker.id, "x")).state == "draining"
+    assert (await idle_aclient.admin.undrain(worker.id)).state == "active"
+    assert (await idle_aclient.admin.worker(worker.id)).id == worker.id
     page = await idle_aclient.page_of_jobs(batch.id, after=1, size=2)
     assert [job.job_id for job in page.rows] == [2, 3]
     async with idle_aclient.watch_jobs(batch.id, first=1, n=2) as window:

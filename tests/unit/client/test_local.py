@@ -683,3 +683,15 @@ def _is_in(pid: str, folder: Path) -> bool:
         return os.readlink(f"/proc/{pid}/cwd").startswith(str(folder))
     except OSError:
         return False
+
+
+def test_a_run_on_this_machine_says_why(backend: hp.LocalBackend) -> None:
+    pipeline = hp.Pipeline(name="why", backend=backend)
+    first = pipeline.new_task(name="first").command("exit 3")
+    second = pipeline.new_task(name="second").command("true")
+    second.depends_on(first)
+    batch = run(pipeline)
+    assert batch.job(1).why().text == "its command ended with exit code 3"
+    said = batch.job(2).why()
+    assert (said.code, said.text) == ("CANCELLED", "it was cancelled: a job it depends on did not succeed")
+    assert batch.why()[-1].text == "the batch is complete: 1 of 2 jobs failed"

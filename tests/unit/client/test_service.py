@@ -56,6 +56,8 @@ def test_a_batch_runs_and_its_handles_tell_everything(client: Client) -> None:
     assert (job.state, job.exit_code, job.name, job["spec"]["image"]) == ("Success", 0, "say", "an-image")
     assert job.spec is not None and job.spec.command == ("echo", "hello") and job.spec.env == {"A": "b"}
     assert job.containers["main"].state == "Success"
+    assert str(batch.job(1).why()) == "there is no worker\nstart one"
+    assert [reason.jobs for reason in batch.why()] == [(3,)]
     assert batch.job(1).attributes() == {"x": "y"}
     failed = batch.job(2).wait()
     assert (failed.state, failed.exit_code) == ("Failure", 3)

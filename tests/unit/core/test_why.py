@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from longshore_controller.core import why
 from longshore_controller.core import why_texts as texts
 from longshore_controller.core.model import (
+    AttemptState,
     ContainerName,
     ContainerRecord,
     EndReason,
     ErrorKind,
     JobState,
+    Report,
 )
 from longshore_controller.core.rows import AttemptRow, JobRow
 from longshore_controller.core.why_texts import Reason
@@ -95,9 +97,7 @@ def test_what_keeps_a_worker_is_named(what: str, words: str) -> None:
     assert (found.code, words in found.text) == ("WORKERS_UNFIT", True), found
 
 
-def world_report(attempt_id: str, reason: EndReason) -> object:
-    from longshore_controller.core.model import AttemptState, Report
-
+def world_report(attempt_id: str, reason: EndReason) -> Report:
     return Report(attempt_id, AttemptState.ENDED, 1, reason, "told")
 
 
