@@ -1,4 +1,4 @@
-"""PURE. Why a job of a run on this machine is where it is, in words like the service's."""
+"""Why a job of a run on this machine is where it is, in words like the service's."""
 
 from __future__ import annotations
 
