@@ -342,6 +342,20 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
         size = min(request.page_size, self._page)
         return pb.ListJobsResponse(jobs=found[:size], more=len(found) > size, seq=seq)
 
+    def FailureGroups(
+        self, request: pb.FailureGroupsRequest, context: grpc.ServicerContext
+    ) -> pb.FailureGroupsResponse:
+        with self._changed:
+            batch = self._batch(request.batch_id, context)
+            failed = [self._job_message(batch, job) for _, job in sorted(batch.jobs.items())]
+        failed = [job for job in failed if job.state in (types.JOB_STATE_FAILURE, types.JOB_STATE_ERROR)]
+        groups: dict[Any, pb.FailureGroup] = {}
+        for job in failed:
+            group = groups.setdefault((job.state, job.exit_code, job.reason), pb.FailureGroup(example=job))
+            group.n += 1
+        ordered = sorted(groups.values(), key=lambda group: -group.n)
+        return pb.FailureGroupsResponse(groups=ordered, n_failed=len(failed))
+
     def WatchBatch(
         self, request: pb.WatchBatchRequest, context: grpc.ServicerContext
     ) -> Iterator[types.Batch]:

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from longshore_controller.core import events as ev
+from longshore_controller.core.failures import FAILED, tallied
 from longshore_controller.core.model import (
     ALWAYS_RUN,
     AttemptState,
@@ -149,6 +150,14 @@ class Rows:
             for job in store.jobs(batch_id, limit=batch.n_jobs):
                 self.jobs[batch_id, job.row.job_id] = job.row
                 self.attempts |= {a.attempt_id: a for a in store.attempts(batch_id, job.row.job_id)}
+
+    def check_failures(self, store: Store) -> None:
+        """They are counted in the store as they stand here."""
+        failed = [row for row in self.jobs.values() if row.state in FAILED]
+        counted = tallied((row.batch_id, row.job_id, row.state, row.exit_code, row.reason) for row in failed)
+        for batch_id in self.batches:
+            found = dict(store.failures(batch_id, 1_000))
+            assert found == {way: tally for way, tally in counted.items() if way.batch_id == batch_id}
 
     def write(self, changes: Changes) -> None:
         for batch_id, bunch in changes.bunches:
@@ -426,6 +435,7 @@ class World:
             assert state == self.state
             assert seq == self.seq == sum(map(len, self.log))
             state.check()
+            self.rows.check_failures(self.store)
 
     def _fresh(self, log: list[list[ev.Event]]) -> Iterator[ev.Event]:
         """The logged events; what closed a batch brings its jobs as they were then."""

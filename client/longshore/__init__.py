@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from .status import ContainerStatus as ContainerStatus
     from .status import Event as Event
     from .status import Events as Events
+    from .status import FailureCount as FailureCount
+    from .status import FailureCounts as FailureCounts
     from .status import JobSpec as JobSpec
     from .status import JobStatus as JobStatus
     from .status import LogChunk as LogChunk
@@ -79,7 +81,8 @@ _MODULES = {
     "pipeline": "Pipeline Task",
     "resource": "InputResourceFile ResourceFile ResourceGroup TaskResourceFile",
     "service": "Client",
-    "status": "AttemptStatus BatchStatus ContainerStatus Event Events JobSpec JobStatus LogChunk Page"
+    "status": "AttemptStatus BatchStatus ContainerStatus Event Events FailureCount FailureCounts"
+    " JobSpec JobStatus LogChunk Page"
     " Pause Reason RunningAttempt ServiceStatus Session WorkerStatus",
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -20,6 +20,7 @@ from .status import (
     BatchesView,
     BatchStatus,
     Events,
+    FailureCounts,
     JobStatus,
     JobsView,
     LogChunk,
@@ -116,6 +117,10 @@ class AsyncClient(AnyClient):
     ) -> Page[JobStatus]:
         """At most `size` jobs of a batch, by id, after the job `after`; only those in one of `states`."""
         return await self._calls.page_of_jobs(batch_id, after, size, query, states)
+
+    async def failure_counts(self, batch_id: int) -> FailureCounts:
+        """In which ways the jobs of a batch failed; see `Client.failure_counts`."""
+        return await self._calls.failure_counts(batch_id)
 
     def watch_events(self, after_seq: int, batch_id: int | None = None) -> AsyncIterator[Events]:
         """What happens to my batches, or to one of them; see `Client.watch_events`."""

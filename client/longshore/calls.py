@@ -26,6 +26,7 @@ from .status import (
     BatchesView,
     BatchStatus,
     Events,
+    FailureCounts,
     JobSpec,
     JobStatus,
     JobsView,
@@ -125,6 +126,10 @@ class Calls:
             if not page.more or not page.rows:
                 return
             after = page.rows[-1].job_id
+
+    async def failure_counts(self, batch_id: int) -> FailureCounts:
+        request = batch_service_pb2.FailureGroupsRequest(batch_id=batch_id)
+        return wire.failure_counts(await self._ask("FailureGroups", request))
 
     async def create(
         self,

@@ -12,12 +12,12 @@ from itertools import islice
 from .errors import BatchError, BatchFailedError
 from .handles import AnyBatch, AnyJob, AnyLog, Batch
 from .progress import number_of_jobs
-from .status import BatchStatus, JobStatus, Record
+from .status import BatchStatus, FailureCounts, JobStatus, Record
 from .steps import finish
 from .terminal import clean, one_line
 
 _LOOKED_AT = 1000
-"""Failed jobs, in all; and of these, those whose log is read for its last line."""
+"""Failed jobs that are asked for one by one; and of these, those whose log is read for its last line."""
 _LOGS_READ = 50
 _LOGS_S = 10.0
 _GROUPS = 5
@@ -167,7 +167,7 @@ def in_words(failures: Failures, n_groups: int = _GROUPS) -> list[str]:
     lines = []
     for group in failures.groups[:n_groups]:
         what = group.how
-        if group.last_line is None and group.state == "Failure":
+        if group.last_line is None and group.state == "Failure" and not group.lines:
             what += " (logs not read)"
         elif group.last_line:
             what += f": {group.last_line}"
@@ -211,6 +211,8 @@ def signature(line: str) -> str:
 
 async def _find(batch: AnyBatch, status: BatchStatus) -> Failures:
     until = time.monotonic() + _LOGS_S
+    if status.n_failed > _LOOKED_AT and (counted := await batch._calls.failure_counts(batch.id)) is not None:
+        return await _of_very_many(batch, counted, until)
     groups: dict[tuple[_Manner, str | None], list[JobStatus]] = {}
     last_lines: dict[int, str] = {}
     n = n_read = 0
@@ -227,16 +229,23 @@ async def _find(batch: AnyBatch, status: BatchStatus) -> Failures:
             if n == _LOOKED_AT:
                 break
     found = [
-        await _group(batch, jobs, last_lines.get(jobs[0].job_id), until)
+        await _group(batch, len(jobs), jobs[0], last_lines.get(jobs[0].job_id), until)
         for jobs in sorted(groups.values(), key=len, reverse=True)
     ]
     return Failures(tuple(found), n, max(n, status.n_failed))
 
 
-async def _group(batch: AnyBatch, jobs: list[JobStatus], last_line: str | None, until: float) -> FailureGroup:
-    job = jobs[0]
+async def _of_very_many(batch: AnyBatch, counted: FailureCounts, until: float) -> Failures:
+    """As the service counts them: all, but by their logs none is told from another."""
+    groups = [await _group(batch, count.n, count.job, None, until) for count in counted.counts]
+    return Failures(tuple(groups), counted.n_failed, counted.n_failed)
+
+
+async def _group(
+    batch: AnyBatch, n: int, job: JobStatus, last_line: str | None, until: float
+) -> FailureGroup:
     return FailureGroup(
-        n=len(jobs),
+        n=n,
         state=job.state,
         how=how_it_ended(job),
         last_line=last_line,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from .checks import check_id, check_text
 from .errors import BatchFailedError, NotFound, NotSubmitted, UsageError
-from .status import AttemptStatus, BatchStatus, JobStatus, LogChunk, Reason
+from .status import AttemptStatus, BatchStatus, FailureCounts, JobStatus, LogChunk, Reason
 from .steps import finish, iterate
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ class Answering(Protocol):
     def jobs(
         self, batch_id: int, query: str | None, states: Iterable[str]
     ) -> AsyncGenerator[JobStatus, None]: ...
+    async def failure_counts(self, batch_id: int) -> FailureCounts | None:
+        """None: nobody has counted them."""
+
     async def job_status(self, batch_id: int, job_id: int) -> JobStatus: ...
     async def explain(self, batch_id: int, job_id: int) -> tuple[Reason, ...]: ...
     def watch_job(

@@ -375,6 +375,25 @@ class Page(Record, Generic[Row]):
 
 
 @dataclass(frozen=True, slots=True)
+class FailureCount(Record):
+    """Jobs that failed in the same way: with the same state, exit code and, but for its numbers, reason."""
+
+    n: int
+    job: JobStatus
+    """The one with the least id."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureCounts(Record):
+    """In which ways the jobs of a batch failed."""
+
+    n_failed: int
+    """In all, also in ways that are not among these."""
+    counts: tuple[FailureCount, ...]
+    """The most frequent first."""
+
+
+@dataclass(frozen=True, slots=True)
 class Event(Record):
     """A fact that the service has committed: that, and about what; how it is now has to be asked."""
 

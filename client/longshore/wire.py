@@ -17,6 +17,8 @@ from .status import (
     ContainerStatus,
     Event,
     Events,
+    FailureCount,
+    FailureCounts,
     JobSpec,
     JobState,
     JobStatus,
@@ -200,6 +202,13 @@ def container_status(message: types_pb2.ContainerRecord) -> ContainerStatus:
         started_ms=started,
         ended_ms=message.ended_ms if message.HasField("ended_ms") else None,
         log_bytes=message.log_bytes,
+    )
+
+
+def failure_counts(message: batch_service_pb2.FailureGroupsResponse) -> FailureCounts:
+    return FailureCounts(
+        n_failed=message.n_failed,
+        counts=tuple(FailureCount(group.n, job_status(group.example)) for group in message.groups),
     )
 
 

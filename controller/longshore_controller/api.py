@@ -273,6 +273,25 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
             reasons = await self._explaining.batch(request.batch_id)
         return batch_service_pb2.Explanation(reasons=map(records.reason_message, reasons))
 
+    async def FailureGroups(
+        self, request: batch_service_pb2.FailureGroupsRequest, context: Context
+    ) -> batch_service_pb2.FailureGroupsResponse:
+        limit = submission.failures_limit(request)
+        batch = await self._visible.batch(request.batch_id)
+        tallies = [tally for _, tally in await read(self._store.failures, batch.batch_id, limit)]
+        ids = sorted(tally.first_job_id for tally in tallies)
+        examples = {job.row.job_id: job for job in await read(self._store.jobs_of, batch.batch_id, ids)}
+        groups = (
+            batch_service_pb2.FailureGroup(
+                n=tally.n, example=records.job_message(examples[tally.first_job_id])
+            )
+            for tally in tallies
+            if tally.first_job_id in examples  # The batch may have been deleted meanwhile.
+        )
+        # Jobs may have failed since the batch was read.
+        n_failed = max(batch.n_failed, sum(tally.n for tally in tallies))
+        return batch_service_pb2.FailureGroupsResponse(groups=groups, n_failed=n_failed)
+
     # -- streams -----------------------------------------------------------------------------------
 
     def WatchBatch(

@@ -58,6 +58,7 @@ class Records:
             if batch.deleted_at_ms is None and batch.closed_at_ms is not None:
                 jobs = [rows.jobs[batch_id, i] for i in range(1, batch.n_jobs + 1)]
                 assert [j.row for j in store.jobs(batch_id, limit=1_000)] == jobs
+        rows.check_failures(store)
         for attempt_id, attempt in rows.attempts.items():
             assert store.attempt(attempt_id) == attempt
         with store._db.reading() as db:

@@ -13,6 +13,7 @@ import pytest
 from longshore_controller.callbacks import Callbacks
 from longshore_controller.core import events as ev
 from longshore_controller.core import model, reactor, scheduler, verdict
+from longshore_controller.core.failures import tallied
 from longshore_controller.core.model import JobColumns, JobState, Orders, Report
 from longshore_controller.core.reactor import Reactor
 from longshore_controller.core.rows import BatchRow, Changes
@@ -20,7 +21,7 @@ from longshore_controller.core.state import Attempt, Batch, State, Worker
 from longshore_controller.core.verdict import Tries
 from longshore_controller.engine import Engine, Waiting, _answer
 from longshore_controller.feed import Committed, Feed
-from longshore_controller.store import Store, StoreUnavailable
+from longshore_controller.store import Store, StoreUnavailable, store
 from longshore_workerd.outbox import Outbox
 from longshore_workerd.supervisor import Supervisor
 from sim.history import Failed, run
@@ -514,6 +515,22 @@ def batches_that_are_not_written_again(patch: pytest.MonkeyPatch) -> None:
         return db, replace(changes, batches=new)
 
     before(patch, Store, "_write", only_new)
+
+
+@bug(STORE_BUGS)
+def failures_that_are_counted_afresh_in_each_commit(patch: pytest.MonkeyPatch) -> None:
+    spelled = store._COUNT_FAILURES.replace("failure_group.n + excluded.n", "excluded.n")
+    patch.setattr(store, "_COUNT_FAILURES", spelled)
+
+
+@bug(STORE_BUGS)
+def failures_that_are_all_taken_for_one(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(store, "tallied", lambda failed: dict(list(tallied(failed).items())[:1]))
+
+
+@bug(STORE_BUGS)
+def failures_of_which_the_latest_is_shown(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(store, "_COUNT_FAILURES", store._COUNT_FAILURES.replace(" < ", " <> "))
 
 
 def require_found_by_a_promise(failed: Failed) -> None:

@@ -18,7 +18,7 @@ from types import MappingProxyType
 
 from ..errors import NotFound, UsageError, WaitTimeout
 from ..handles import Answering
-from ..status import AttemptStatus, BatchStatus, JobSpec, JobStatus, LogChunk, Reason
+from ..status import AttemptStatus, BatchStatus, FailureCounts, JobSpec, JobStatus, LogChunk, Reason
 from ..units import BYTES_PER_CORE, reserved_mcpu
 from . import explain
 from .attempt import Attempt, Outcome, Surroundings
@@ -319,6 +319,9 @@ class LocalRun:
         for job_id in range(1, len(self._records) + 1):
             if not wanted or self._schedule.state(job_id) in wanted:
                 yield self._status(batch_id, job_id, whole=False)
+
+    async def failure_counts(self, batch_id: int) -> FailureCounts | None:
+        return None
 
     async def job_status(self, batch_id: int, job_id: int) -> JobStatus:
         self._check_job(batch_id, job_id)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import peewee
 
+from longshore_controller.core.failures import Tally, Way
 from longshore_controller.core.model import (
     AttemptState,
     BatchState,
@@ -183,6 +184,17 @@ class Pages:
             jobs = [job for job in self._jobs_of(db, batch_id, ids) if job.row.state in states]
         # A commit may have come between the statements.
         return JobsPage(batch, max(n_matching, first + len(jobs) if jobs else 0), jobs)
+
+    def failures(self, batch_id: int, limit: int) -> list[tuple[Way, Tally]]:
+        """In which ways jobs of a batch failed, the most frequent first."""
+        with self._db.reading() as db:
+            rows = self._db.rows(
+                db,
+                """SELECT batch_id, state, exit_code, manner, n, first_job_id FROM failure_group
+                WHERE batch_id = ? ORDER BY n DESC, first_job_id LIMIT ?""",
+                *(batch_id, limit),
+            )
+        return [(Way(b, JobState(s), code, said), Tally(n, first)) for b, s, code, said, n, first in rows]
 
     def search_jobs(
         self,

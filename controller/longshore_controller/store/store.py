@@ -13,6 +13,7 @@ import peewee
 from playhouse import migrations
 
 from longshore_controller.core.events import Event
+from longshore_controller.core.failures import FAILED, tallied
 from longshore_controller.core.model import (
     AttemptState,
     JobColumns,
@@ -179,6 +180,9 @@ class Store(SharedStore):
             self._db.update_ranges(updates)
         if changes.jobs:
             self._db.upsert(_JOBS, list(changes.jobs.values()))
+        # Only where a batch has failed jobs at all are its jobs looked at here.
+        if any(batch.n_failed for batch in changes.batches.values()):
+            self._count_failures(db, changes)
         if changes.workers:
             self._db.upsert(_WORKERS, list(changes.workers.values()))
         if changes.attempts:
@@ -207,6 +211,16 @@ class Store(SharedStore):
                 "UPDATE batch SET callback_outcome = ? WHERE batch_id = ? AND completed_at_ms IS NOT NULL",
                 *(called.callback_outcome, called.batch_id),
             )
+
+    def _count_failures(self, db: peewee.Database, changes: Changes) -> None:
+        """A job that has failed stays so: its row is written once like that."""
+        failed = (
+            (job.batch_id, job.job_id, job.state, job.exit_code, job.reason)
+            for job in changes.jobs.values()
+            if job.state in FAILED
+        )
+        for way, tally in tallied(failed).items():
+            self._db.execute(db, _COUNT_FAILURES, *way, *tally)
 
     def _load_state(self, db: peewee.Database) -> State:
         state = State()
@@ -267,6 +281,11 @@ class Store(SharedStore):
 
 
 _WORKER = peewee.Table("worker")
+_COUNT_FAILURES = """
+    INSERT INTO failure_group (batch_id, state, exit_code, manner, n, first_job_id) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT (batch_id, state, exit_code, manner) DO UPDATE SET n = failure_group.n + excluded.n,
+        first_job_id = CASE WHEN excluded.first_job_id < failure_group.first_job_id
+            THEN excluded.first_job_id ELSE failure_group.first_job_id END"""
 _BATCHES = Upsert("batch", ("batch_id",), BatchRow._fields, "batch.completed_at_ms IS NULL")
 _JOBS = Upsert("job", ("batch_id", "job_id"), JobRow._fields, "job.state < 4")
 _ATTEMPTS = Upsert("attempt", ("attempt_id",), AttemptRow._fields, "attempt.state < 90")

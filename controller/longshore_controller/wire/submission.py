@@ -49,6 +49,7 @@ MAX_TIMEOUT_MS = 366 * 86_400_000
 MAX_STORAGE_BYTES = 1 << 50
 MAX_PAGE = 1_000
 DEFAULT_PAGE = 50
+DEFAULT_GROUPS = 100
 
 IO = "/io"
 
@@ -230,6 +231,13 @@ def page_size(request: batch_service_pb2.ListBatchesRequest | batch_service_pb2.
     if request.page_size > MAX_PAGE:
         _refuse("page_size", f"0 (that is {DEFAULT_PAGE}) to {MAX_PAGE}, got {request.page_size}")
     return request.page_size or DEFAULT_PAGE
+
+
+def failures_limit(request: batch_service_pb2.FailureGroupsRequest) -> int:
+    check_fields(request)
+    if request.limit > MAX_PAGE:
+        _refuse("limit", f"0 (that is {DEFAULT_GROUPS}) to {MAX_PAGE}, got {request.limit}")
+    return request.limit or DEFAULT_GROUPS
 
 
 def job_states(request: batch_service_pb2.ListJobsRequest) -> list[JobState]:

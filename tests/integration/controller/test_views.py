@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc import aio
-from integration.controller.service import PATIENCE_S, Running, User, job
+from integration.controller.service import PATIENCE_S, Running, User, ended, job
 from longshore_api.v1 import auth_service_pb2, auth_service_pb2_grpc
 from longshore_api.v1 import batch_service_pb2 as pb
 from longshore_api.v1 import types_pb2 as types
@@ -529,3 +529,43 @@ async def test_an_error_names_its_request(service: Running, caplog: pytest.LogCa
                 await asyncio.sleep(0)
     logged = [getattr(record, "request_id", None) for record in caplog.records]
     assert said["longshore-request-id"] in logged
+
+
+async def test_failures_are_counted_as_they_happen(service: Running) -> None:
+    batch_id = await service.ada.submit(*[job(name=f"n{i}") for i in range(1, 8)])
+    asked = pb.FailureGroupsRequest(batch_id=batch_id)
+    nothing = await service.ada.call("FailureGroups", asked)
+    assert not nothing.groups and not nothing.n_failed
+    async with service.worker(cores=7) as worker:
+        attempts = {a.job_id: a.attempt_id for a in await worker.assigned(7)}
+        for job_id, exit_code in ((6, 1), (2, 1), (3, 137), (1, 0), (5, 1)):
+            await worker.run_to_end(attempts[job_id], exit_code=exit_code)
+        for job_id, name in ((4, "part-0017"), (7, "part-0018")):
+            report = ended(attempts[job_id], 1)
+            report.reason = types.END_REASON_ERROR
+            report.containers[0].error_kind = types.ERROR_KIND_FILES
+            report.containers[0].error = f"/io/{name} does not exist"
+            await worker.report(report)
+        await worker.until(lambda: len(worker.acks) == 7)
+    answer = await service.ada.call("FailureGroups", asked)
+    assert answer.n_failed == 6 == (await service.ada.batch(batch_id)).n_failed
+    assert [(g.n, g.example.job_id, g.example.exit_code, g.example.reason) for g in answer.groups] == [
+        (3, 2, 1, ""), (2, 4, 1, "/io/part-0017 does not exist"), (1, 3, 137, ""),
+    ]  # fmt: skip
+    assert answer == await service.ada.call("FailureGroups", asked)
+    asked.limit = 1
+    first = await service.ada.call("FailureGroups", asked)
+    assert len(first.groups) == 1 and first.n_failed == 6
+    bob = service.user("bob")
+    for who, wrong, code in (
+        (
+            service.ada,
+            pb.FailureGroupsRequest(batch_id=batch_id, limit=1_001),
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        (service.ada, pb.FailureGroupsRequest(batch_id=batch_id + 1), grpc.StatusCode.NOT_FOUND),
+        (bob, asked, grpc.StatusCode.NOT_FOUND),
+    ):
+        with pytest.raises(aio.AioRpcError) as refused:
+            await who.call("FailureGroups", wrong)
+        assert refused.value.code() is code

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import longshore.failures
 import pytest
 from command_line import Run, run_in_process
 from fakes_service import FakeService
@@ -55,6 +56,25 @@ def test_failures_are_grouped_by_what_is_the_same_in_them(
     rows = run("failures", "1", "-o", "json").document["failures"]
     assert [(row["n"], row["job"]["exit_code"]) for row in rows] == [(3, 1), (1, 1), (1, 3)]
     assert run("failures", "1", "-o", "id").lines == ["1/1", "1/4", "1/5"]
+
+
+def test_very_many_failures_are_counted_by_the_service(
+    run: Run, service: FakeService, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(longshore.failures, "_LOOKED_AT", 3)
+    submit(client, 6)
+    for job_id in (1, 2, 3, 5):
+        service.finish(1, job_id, exit_code=1, log=f"begun\nKeyError: sample {job_id}\n".encode())
+    service.finish(1, 4, exit_code=3, log=b"no space\n")
+    service.finish(1, 6)
+    ran = run("failures", "1")
+    assert ran.lines[0] == "5 of 6 jobs failed:" and "ListJobs" not in service.faults.calls
+    assert ran.lines[1].split()[:5] == ["4×", "Failure", "exit", "code", "1"]
+    assert [line.strip() for line in ran.lines[2:4]] == ["begun", "KeyError: sample 1"]
+    assert "1×" in ran.lines[4] and "exit code 3" in ran.lines[4]
+    assert not [line for line in ran.lines if "logs not read" in line or "of the first" in line]
+    counts = client.failure_counts(1)
+    assert counts.n_failed == 5 and [(c.n, c.job.job_id) for c in counts.counts] == [(4, 1), (1, 4)]
 
 
 def test_no_failures_is_said(run: Run, client: Client) -> None:
