@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
 
 from longshore_controller.callbacks import Callbacks
@@ -37,6 +38,16 @@ class World(Protocol):
     def new_id(self) -> str: ...
 
     def violated(self, error: BaseException) -> None: ...
+
+
+@contextmanager
+def suppress_missing() -> Iterator[None]:
+    """Whatever is asked about something that is not there is done."""
+    try:
+        yield
+    except Refusal as refusal:
+        if refusal.kind is not RefusalKind.NOT_FOUND:
+            raise
 
 
 class Clock:
@@ -134,6 +145,21 @@ class Controller:
         row = self._world.database.rows.batches[batch_id]
         if row.deleted_at_ms is None:
             await self.engine.submit(lambda r, now: r.on_delete(batch_id, "ann", row.user, now))
+
+    async def freeze(self) -> None:
+        await self.engine.submit(lambda r, now: r.on_freeze("root", "a new network", now))
+
+    async def thaw(self) -> None:
+        await self.engine.submit(lambda r, now: r.on_thaw("root", now))
+
+    async def drain(self, worker_id: str) -> None:
+        """Of one that may be lost by now."""
+        with suppress_missing():
+            await self.engine.submit(lambda r, now: r.on_drain(worker_id, "root", "a new disk", now))
+
+    async def undrain(self, worker_id: str) -> None:
+        with suppress_missing():
+            await self.engine.submit(lambda r, now: r.on_undrain(worker_id, "root", now))
 
     # -- for workers ---------------------------------------------------------------------------------
 

@@ -194,6 +194,7 @@ class History:
         for cores in self._rng.choice([[4], [4, 1], [4, 4], [4, 4, 1]]):
             self._add_machine(1000 * cores)
         users = [asyncio.create_task(self._use(i)) for i in range(1, 1 + self._rng.choice([1, 1, 2, 3]))]
+        users.append(asyncio.create_task(self._administer()))
         weather = self.weather
         troubles = [
             asyncio.create_task(self._every(mean_s, trouble))
@@ -245,6 +246,7 @@ class History:
         self.oracle.check_rows(self.database.rows)
         assert not state.attempts and not state.workers, "nobody is left, yet memory has somebody"
         assert not state.users, "nobody has anything, yet memory has users"
+        assert state.frozen is None and not state.draining, "every pause was taken back"
         if self.database.store is not None:
             self.database.check_store(self.database.store)
 
@@ -272,6 +274,26 @@ class History:
         if wants_delete:
             await asyncio.sleep(rng.choice([0, 1, 60, 300]))
             await self._insist(rng, lambda c: c.delete(batch_id))
+
+    async def _administer(self) -> None:
+        """In some histories somebody freezes the service and drains workers, and takes it back."""
+        rng = Random(f"{self.seed}/admin")
+        comes = rng.random() < 0.25
+        while comes and not self._healed:
+            await asyncio.sleep(rng.choice([1, 10, 40]))
+            workers = sorted(self.oracle.workers)
+            lasts_s = rng.choice([0.01, 1, 10, 50])
+            if rng.random() < 0.5 or not workers:
+                await self._insist(rng, lambda c: c.freeze())
+                await asyncio.sleep(lasts_s)
+                await self._insist(rng, lambda c: c.thaw())
+            else:
+                await self._drain_for(rng, rng.choice(workers), lasts_s)
+
+    async def _drain_for(self, rng: Random, worker_id: str, seconds: float) -> None:
+        await self._insist(rng, lambda c: c.drain(worker_id))
+        await asyncio.sleep(seconds)
+        await self._insist(rng, lambda c: c.undrain(worker_id))
 
     async def _create(self, rng: Random, request: CreateBatch) -> int:
         """The batch's id, asked for once, or twice at the same time."""

@@ -26,7 +26,7 @@ from longshore_controller.core.model import (
 )
 from longshore_controller.core.money import cost_nanousd
 from longshore_controller.core.reactor import Limits
-from longshore_controller.core.rows import JobRow
+from longshore_controller.core.rows import SERVICE, JobRow
 from world import Job, Rows
 
 CANCEL_WITHIN_MS = 120_000
@@ -132,6 +132,8 @@ class Oracle:
         self.attempts: dict[str, KnownAttempt] = {}
         self.workers: dict[str, int] = {}
         """Those not lost, and their capacity."""
+        self.frozen = False
+        self.draining: set[str] = set()
         self.machines: dict[str, Machine] = {}
         self.runs: dict[str, Run] = {}
         """By attempt id."""
@@ -140,6 +142,8 @@ class Oracle:
         self.seen: Counter[str] = Counter()
         """What has happened, by name: a generator that never does something shows it here."""
         self._used: Counter[str] = Counter()
+        self._cores: Counter[str] = Counter()
+        """What each user has running."""
         self._heard: dict[str, tuple[int, int]] = {}
         self._kept: dict[str, int] = {}
         """What was heard of each attempt when the database was last reached in time."""
@@ -152,6 +156,8 @@ class Oracle:
 
     def committed(self, events: list[ev.Event]) -> None:
         """Each event may follow those before it."""
+        kept = True
+        """The first one that is assigned may be a job for which a worker was kept: it is before its turn."""
         for event in events:
             self.seen[type(event).__name__] += 1
             match event:
@@ -166,6 +172,9 @@ class Oracle:
                 case ev.JobsCancelled():
                     self._jobs_cancelled(event)
                 case ev.AttemptAssigned():
+                    if not kept:
+                        self._require_turn(event)
+                    kept = False
                     self._assigned(event)
                 case ev.AttemptStarted():
                     attempt = self._live(event.attempt_id)
@@ -188,6 +197,18 @@ class Oracle:
                     self.workers[event.worker_id] = event.capacity_mcpu
                 case ev.WorkerLost():
                     self._lost(event)
+                case ev.ServiceFrozen():
+                    self.frozen = True
+                case ev.ServiceThawed():
+                    require(self.frozen, "only what is frozen is thawed", event)
+                    self.frozen = False
+                case ev.WorkerDraining():
+                    known = event.worker_id in self.machines
+                    require(known, "only a worker drains", event)
+                    self.draining.add(event.worker_id)
+                case ev.WorkerUndrained():
+                    require(event.worker_id in self.draining, "only what drains is undrained", event)
+                    self.draining.discard(event.worker_id)
                 case ev.BatchCompleted():
                     batch = self.batches[event.batch_id]
                     states = [j.state for j in batch.jobs.values()]
@@ -260,10 +281,36 @@ class Oracle:
         require(e.number == job.n_attempts, "attempts are numbered", e)
         require(e.mcpu == job.plan.mcpu, "it gets the cores it reserved", e)
         require(e.worker_id in self.workers, "its worker is there", e)
+        require(not self.frozen, "nothing is assigned while the service is frozen", e)
+        require(e.worker_id not in self.draining, "nothing is assigned to a worker that drains", e)
+        self._cores[batch.request[0]] += e.mcpu
         self._used[e.worker_id] += e.mcpu
         require(self._used[e.worker_id] <= self.workers[e.worker_id], "a worker's cores suffice", e)
         job.state = JobState.RUNNING
         self.attempts[e.attempt_id] = KnownAttempt((e.batch_id, e.job_id), e.worker_id, e.mcpu)
+
+    def _require_turn(self, e: ev.AttemptAssigned) -> None:
+        """Whoever has fewer cores is served first, and of one user the earlier job, as far as they are no
+        larger: they would have fitted there, too."""
+        mine = self.batches[e.batch_id]
+        user = mine.request[0]
+        turn = not mine.jobs[e.job_id].plan.always_run, e.job_id
+        for batch_id, batch in self.batches.items():
+            whose = batch.request[0]
+            if batch.complete or self._cores[whose] > self._cores[user]:
+                continue
+            if whose == user and batch_id > e.batch_id:
+                continue
+            for job_id, job in batch.jobs.items():
+                able = job.plan.always_run or batch.cancelled_at_ms is None
+                if job.state is not JobState.READY or not able or job.plan.mcpu > e.mcpu:
+                    continue
+                if whose == user:
+                    before = batch_id < e.batch_id or (not job.plan.always_run, job_id) < turn
+                    require(not before, "of one user the earlier job is served first", (e, batch_id, job_id))
+                else:
+                    fewer = self._cores[whose] < self._cores[user]
+                    require(not fewer, "who has the fewest cores is served first", (e, batch_id, job_id))
 
     def _ended(self, e: ev.AttemptEnded) -> None:
         attempt = self._live(e.attempt_id)
@@ -273,6 +320,7 @@ class Oracle:
         require(job.state is JobState.RUNNING, "it ran until now", e)
         attempt.ended = True
         self._used[attempt.worker_id] -= attempt.mcpu
+        self._cores[batch.request[0]] -= attempt.mcpu
         self.seen[f"ended: {e.reason.name}"] += 1
         self.seen[f"{e.reason.name} makes a job {e.job_state.name}"] += 1
         self._check_bill(attempt, e)
@@ -418,6 +466,8 @@ class Oracle:
             require(attempt.ended, "every attempt ends", attempt_id)
             attempts.setdefault(attempt.key, []).append(attempt_id)
         require(rows.attempts.keys() == self.attempts.keys(), "every attempt has a row", rows.attempts.keys())
+        paused = {*self.draining, *([SERVICE] if self.frozen else [])}
+        require(rows.pauses.keys() == paused, "what is paused has a row", rows.pauses)
         for worker_id, worker in rows.workers.items():
             active = worker.state is WorkerState.ACTIVE
             require(active == (worker_id in self.workers), "a worker is lost or not", worker)

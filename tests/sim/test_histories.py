@@ -20,7 +20,7 @@ from sim.history import run
 from world import open_store
 
 HISTORIES = 1_200
-CHUNKS = 4
+CHUNKS = 2
 ON_SQLITE = 20
 """Every so many-th history is kept by a real SQLite."""
 ON_POSTGRES = 24

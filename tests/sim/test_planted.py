@@ -253,6 +253,88 @@ def cores_that_are_not_there(patch: pytest.MonkeyPatch) -> None:
 
 
 @bug(BUGS)
+def a_frozen_service_that_goes_on(patch: pytest.MonkeyPatch) -> None:
+    real = Reactor._place
+
+    def place(reactor: Reactor, left: int, now: int) -> int:
+        frozen, reactor.state.frozen = reactor.state.frozen, None
+        try:
+            return real(reactor, left, now)
+        finally:
+            reactor.state.frozen = frozen
+
+    patch.setattr(Reactor, "_place", place)
+
+
+@bug(BUGS)
+def a_draining_worker_that_is_given_more(patch: pytest.MonkeyPatch) -> None:
+    def unfit(why: model.Unfit | None, *_: Any) -> model.Unfit | None:
+        return None if why is model.Unfit.DRAINING else why
+
+    after(patch, Reactor, "unfit", unfit)
+
+
+@bug(BUGS)
+def a_drain_that_is_over_when_its_worker_is_lost(patch: pytest.MonkeyPatch) -> None:
+    def forget(_: None, state: State, event: ev.Event) -> None:
+        if isinstance(event, ev.WorkerLost):
+            state.draining.pop(event.worker_id, None)
+
+    after(patch, State, "apply", forget)
+
+
+@bug(BUGS)
+def pauses_that_no_row_records(patch: pytest.MonkeyPatch) -> None:
+    def without_pauses(changes: Changes, state: State) -> Changes:
+        changes.pauses.clear()
+        return changes
+
+    after(patch, State, "take_changes", without_pauses)
+
+
+@bug(BUGS)
+def users_served_by_name(patch: pytest.MonkeyPatch) -> None:
+    real = scheduler.placements
+
+    def placements(state: State, available: Any, room: scheduler.Room) -> Any:
+        """One user after another gets all that they ask for."""
+        users = state.users
+        for name in sorted(users):
+            state.users = {name: users[name]}
+            try:
+                found = real(state, available, room)
+                while (placement := next(found, None)) is not None:
+                    state.users = users
+                    yield placement
+                    state.users = {name: users[name]}
+            finally:
+                state.users = users
+
+    patch.setattr(reactor, "placements", placements)
+
+
+@bug(BUGS)
+def later_batches_served_first(patch: pytest.MonkeyPatch) -> None:
+    real = scheduler._turns
+
+    def turns(state: State, user: Any, room: scheduler.Room) -> Any:
+        return real(state, replace(user, batches=dict.fromkeys(reversed(user.batches))), room)
+
+    patch.setattr(scheduler, "_turns", turns)
+
+
+@bug(BUGS)
+def jobs_that_always_run_served_last(patch: pytest.MonkeyPatch) -> None:
+    real = scheduler.kinds
+    patch.setattr(scheduler, "kinds", lambda batch: tuple(reversed(real(batch))))
+
+
+@bug(STORE_BUGS)
+def pauses_that_are_not_written(patch: pytest.MonkeyPatch) -> None:
+    before(patch, Store, "_write", lambda store, db, changes: (db, replace(changes, pauses={})))
+
+
+@bug(BUGS)
 def an_end_counted_twice(patch: pytest.MonkeyPatch) -> None:
     real = Tries.count
 

@@ -1,4 +1,5 @@
-"""The users of the second layer: each sends one batch through the service's own stubs, and insists."""
+"""The users of the second layer: each sends one batch through the service's own stubs, and insists; and an
+admin."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from typing import Any, Protocol
 
 import grpc
 from grpc import aio
+from longshore_api.v1 import admin_service_pb2 as admin
+from longshore_api.v1 import admin_service_pb2_grpc as admin_grpc
 from longshore_api.v1 import batch_service_pb2 as batches
 from longshore_api.v1 import batch_service_pb2_grpc as batches_grpc
 from longshore_api.v1 import types_pb2 as types
@@ -45,13 +48,44 @@ class World(Protocol):
     def happened(self, what: str) -> None: ...
 
 
-class User:
+class Caller:
+    """Somebody who asks until there is an answer."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self._world = world
+        self._rng = Random(f"{world.seed}/{name}")
+
+    async def _insist(self, method: Callable[..., Awaitable[Any]], request: Callable[[], Any]) -> Any:
+        """Asks until there is an answer, and sometimes once more."""
+        rng = self._rng
+        while True:
+            try:
+                answer = await method(request(), timeout=ANSWER_WITHIN_S, metadata=self._metadata())
+            except aio.AioRpcError as error:
+                not_yet = error.code() is grpc.StatusCode.UNAUTHENTICATED and not self._token()
+                if error.code() not in UNKNOWN and not not_yet:
+                    raise
+                self._world.happened("a user who asks again")
+            else:
+                if self._world.is_healed or rng.random() < 0.9:
+                    return answer
+            await asyncio.sleep(rng.choice([0.01, 0.5, 3]))
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("authorization", f"Bearer {self._token()}"),)
+
+    def _token(self) -> str:
+        with suppress(FileNotFoundError):
+            return (self._world.folder / "owner").read_text().strip()
+        return ""
+
+
+class User(Caller):
     """One batch, from its creation to whatever its user makes of it."""
 
     def __init__(self, world: World, number: int) -> None:
-        self._world = world
+        super().__init__(world, f"user {number}")
         self._number = number
-        self._rng = Random(f"{world.seed}/user {number}")
         channel: Any = Channel(world.network)
         self._stub: Any = batches_grpc.BatchServiceStub(channel)
 
@@ -142,26 +176,36 @@ class User:
             await asyncio.sleep(self._rng.choice([0.1, 1]))
         self._world.happened("a batch that somebody saw complete")
 
-    async def _insist(self, method: Callable[..., Awaitable[Any]], request: Callable[[], Any]) -> Any:
-        """Asks until there is an answer, and sometimes once more."""
-        rng = self._rng
-        while True:
-            try:
-                answer = await method(request(), timeout=ANSWER_WITHIN_S, metadata=self._metadata())
-            except aio.AioRpcError as error:
-                not_yet = error.code() is grpc.StatusCode.UNAUTHENTICATED and not self._token()
-                if error.code() not in UNKNOWN and not not_yet:
-                    raise
-                self._world.happened("a user who asks again")
+
+class Admin(Caller):
+    """Freezes the service and drains workers, now and then, and takes it back."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world, "admin")
+        channel: Any = Channel(world.network)
+        self._stub: Any = admin_grpc.AdminServiceStub(channel)
+
+    async def run(self) -> None:
+        rng, stub = self._rng, self._stub
+        comes = rng.random() < 0.3
+        while comes and not self._world.is_healed:
+            await asyncio.sleep(rng.choice([1, 10, 40]))
+            workers = sorted(self._world.oracle.workers)
+            lasts_s = rng.choice([0.01, 1, 10, 50])
+            if rng.random() < 0.5 or not workers:
+                frozen = await self._insist(stub.Freeze, lambda: admin.FreezeRequest(reason="a network"))
+                require(frozen.HasField("frozen"), "what is answered is so", frozen)
+                await asyncio.sleep(lasts_s)
+                await self._insist(stub.Thaw, admin.ThawRequest)
             else:
-                if self._world.is_healed or rng.random() < 0.9:
-                    return answer
-            await asyncio.sleep(rng.choice([0.01, 0.5, 3]))
+                await self._drain(rng.choice(workers), lasts_s)
 
-    def _metadata(self) -> tuple[tuple[str, str], ...]:
-        return (("authorization", f"Bearer {self._token()}"),)
-
-    def _token(self) -> str:
-        with suppress(FileNotFoundError):
-            return (self._world.folder / "owner").read_text().strip()
-        return ""
+    async def _drain(self, worker_id: str, lasts_s: float) -> None:
+        stub = self._stub
+        try:
+            await self._insist(stub.DrainWorker, lambda: admin.DrainWorkerRequest(worker_id=worker_id))
+            await asyncio.sleep(lasts_s)
+            await self._insist(stub.UndrainWorker, lambda: admin.UndrainWorkerRequest(worker_id=worker_id))
+        except aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:  # It was lost before, or has been undrained.
+                raise

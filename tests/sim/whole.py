@@ -35,7 +35,7 @@ from sim.host import Host
 from sim.oracle import Oracle, Violation, require
 from sim.process import Process, ProcessLoop
 from sim.programs import ControllerHost, Lines, config, logging_to, programs
-from sim.users import User
+from sim.users import Admin, User
 from sim.weather import Change, Weather
 from sim.wire import Call, Network, Server
 
@@ -272,6 +272,7 @@ class Whole:
         for i in range(1, 1 + self._rng.choice([1, 1, 2, 3])):
             process = Process(self._loop, f"user {i}", f"user {i}")
             users.append(process.spawn(User(self, i).run()))
+        users.append(Process(self._loop, "admin", "admin").spawn(Admin(self).run()))
         troubles = [
             self._loop.create_task(self._every(mean_s, name))
             for name, mean_s in sorted(self.weather.troubles.items())
@@ -341,6 +342,7 @@ class Whole:
         self.oracle.check_rows(self.records.rows)
         assert not state.attempts and not state.workers, "nobody is left, yet memory has somebody"
         assert not state.users, "nobody has anything, yet memory has users"
+        assert state.frozen is None and not state.draining, "every pause was taken back"
         store = self.controller.store
         self.controller.process.look(lambda: self.records.check_store(store))
 
