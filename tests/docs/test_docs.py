@@ -15,6 +15,7 @@ from documented import find
 from embedded import running
 from longshore.cli.verbs import VERBS
 from longshore_controller.core.language import BATCHES, JOBS
+from longshore_controller.core import why_texts
 from longshore_tui.app import Dashboard
 from longshore_tui.screens.batch import BatchScreen
 from longshore_tui.screens.job import JobScreen
@@ -165,6 +166,13 @@ def test_the_reference_of_the_command_line_has_every_verb(monkeypatch: pytest.Mo
             assert f"\n### longshore {verb}\n" in page
     for shared in ("--endpoint", "--profile", "last~1", "Usage: longshore config set"):
         assert shared in page
+
+
+def test_the_page_of_reasons_has_every_reason() -> None:
+    source = Path(why_texts.__file__).read_text()
+    page = (ROOT / "docs" / "why.md").read_text()
+    codes = set(re.findall(r'Reason\(\s*"([A-Z_]+)"', source))
+    assert codes == set(re.findall(r"`([A-Z_]{3,})`", page))
 
 
 def test_the_keys_of_the_dashboard_are_its_keys() -> None:

@@ -21,6 +21,7 @@ from ..widgets.table import Column
 from .job import JobScreen
 from .lists import ListScreen
 from .live import crumb
+from .why import WhyScreen
 
 if TYPE_CHECKING:
     from longshore.status import BatchStatus, JobStatus
@@ -35,13 +36,14 @@ class BatchScreen(ListScreen["JobStatus"]):
         Binding("c", "cancel", "cancel batch"),
         Binding("D", "delete", "delete batch"),
         Binding("p", "preview", "preview"),
+        Binding("W", "why", "why"),
         Binding("1", "tab('jobs')", "jobs"),
         Binding("2", "tab('spec')", "spec"),
         Binding("tab,right_square_bracket", "other_tab", "next tab", show=False),
     ]
     KEYS: ClassVar[Sequence[str]] = (
-        "open", "filter", "only_failed", "next_failed(True)", "cancel", "preview", "app.palette", "delete",
-        "copy", "go",
+        "open", "filter", "only_failed", "next_failed(True)", "cancel", "why", "preview", "app.palette",
+        "delete", "copy", "go",
     )  # fmt: skip
 
     class Found(Message):
@@ -196,6 +198,11 @@ class BatchScreen(ListScreen["JobStatus"]):
             self.dashboard.say("no failed job there")
         else:
             self.table.go_to(*message.found)
+
+    def action_why(self) -> None:
+        """Of the job under the cursor, and of the batch."""
+        job_id = self.table.cursor_key if self._tab == "jobs" else None
+        self.app.push_screen(WhyScreen(self.batch_id, job_id or 0))
 
     def action_cancel(self) -> None:
         if self._batch is not None:

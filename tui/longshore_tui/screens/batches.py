@@ -17,6 +17,7 @@ from ..model import BatchesRead, Update
 from ..widgets.table import Column
 from .batch import BatchScreen
 from .lists import ListScreen
+from .why import WhyScreen
 
 if TYPE_CHECKING:
     from longshore.status import BatchesView, BatchStatus
@@ -45,9 +46,10 @@ class BatchesScreen(ListScreen["BatchStatus"]):
         Binding("space", "mark", "mark"),
         Binding("c", "cancel", "cancel"),
         Binding("D", "delete", "delete"),
+        Binding("W", "why", "why"),
     ]
     KEYS: ClassVar[Sequence[str]] = (
-        "open", "filter", "cancel", "delete", "only_failed", "mark", "app.palette", "copy", "go",
+        "open", "filter", "cancel", "delete", "why", "only_failed", "mark", "app.palette", "copy", "go",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -158,6 +160,10 @@ class BatchesScreen(ListScreen["BatchStatus"]):
 
     def action_mark(self) -> None:
         self.table.mark()
+
+    def action_why(self) -> None:
+        if (batch_id := self.table.cursor_key) is not None:
+            self.app.push_screen(WhyScreen(batch_id))
 
     def action_cancel(self) -> None:
         self.dashboard.cancel(self._chosen(), done=self.table.unmark)

@@ -21,6 +21,7 @@ from ..job_text import TABS, tabs_of
 from ..model import CONTAINERS, JobRead, Update, attempt_of, foremost, steps
 from ..widgets.log_pane import LogPane
 from .live import LiveScreen, crumb
+from .why import WhyScreen
 
 if TYPE_CHECKING:
     from longshore.status import JobStatus
@@ -38,10 +39,11 @@ class JobScreen(LiveScreen):
         Binding("y", "copy", "copy"),
         Binding("z", "zoom", "whole screen", show=False),
         Binding("c", "cancel", "cancel batch", show=False),
+        Binding("W", "why", "why", show=False),
     ]
     KEYS: ClassVar[Sequence[str]] = (
-        "follow", "search", "wrap", "save", "copy", "match(True)", "attempt(-1)", "zoom", "app.palette",
-        "cancel",
+        "follow", "search", "wrap", "save", "copy", "match(True)", "attempt(-1)", "zoom", "why",
+        "app.palette", "cancel",
     )  # fmt: skip
 
     class Named(Message):
@@ -195,6 +197,9 @@ class JobScreen(LiveScreen):
     def on_descendant_focus(self) -> None:
         if self.is_made:
             self.show_keys()
+
+    def action_why(self) -> None:
+        self.app.push_screen(WhyScreen(*self.ids))
 
     # The batch.
 
