@@ -14,8 +14,8 @@ import pytest
 from documented import find
 from embedded import running
 from longshore.cli.verbs import VERBS
-from longshore_controller.core.language import BATCHES, JOBS
 from longshore_controller.core import why_texts
+from longshore_controller.core.language import BATCHES, JOBS
 from longshore_tui.app import Dashboard
 from longshore_tui.screens.batch import BatchScreen
 from longshore_tui.screens.job import JobScreen
