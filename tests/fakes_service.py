@@ -342,6 +342,23 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
         size = min(request.page_size, self._page)
         return pb.ListJobsResponse(jobs=found[:size], more=len(found) > size, seq=seq)
 
+    def CompleteQuery(
+        self, request: pb.CompleteQueryRequest, context: grpc.ServicerContext
+    ) -> pb.CompleteQueryResponse:
+        """Of states alone."""
+        self._check_token(context)
+        head = request.text[: request.cursor]
+        begun = head.rpartition("state:")[2]
+        found = [word for word in ("failure", "error", "running") if word.startswith(begun)]
+        if "state:" not in head or " " in begun:
+            return pb.CompleteQueryResponse(first=len(head))
+        return pb.CompleteQueryResponse(
+            first=len(head) - len(begun),
+            length=len(begun),
+            completions=(pb.QueryCompletion(text=word, n=n) for n, word in enumerate(found, 1)),
+            n_looked_at=7,
+        )
+
     def FailureGroups(
         self, request: pb.FailureGroupsRequest, context: grpc.ServicerContext
     ) -> pb.FailureGroupsResponse:

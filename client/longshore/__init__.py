@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from .status import LogChunk as LogChunk
     from .status import Page as Page
     from .status import Pause as Pause
+    from .status import QueryCompletion as QueryCompletion
+    from .status import QueryCompletions as QueryCompletions
     from .status import Reason as Reason
     from .status import RunningAttempt as RunningAttempt
     from .status import ServiceStatus as ServiceStatus
@@ -83,7 +85,7 @@ _MODULES = {
     "service": "Client",
     "status": "AttemptStatus BatchStatus ContainerStatus Event Events FailureCount FailureCounts"
     " JobSpec JobStatus LogChunk Page"
-    " Pause Reason RunningAttempt ServiceStatus Session WorkerStatus",
+    " Pause QueryCompletion QueryCompletions Reason RunningAttempt ServiceStatus Session WorkerStatus",
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605  # What `import *` brings; told to type checkers above.

@@ -25,6 +25,7 @@ from .status import (
     JobsView,
     LogChunk,
     Page,
+    QueryCompletions,
     Reason,
     Session,
 )
@@ -121,6 +122,12 @@ class AsyncClient(AnyClient):
     async def failure_counts(self, batch_id: int) -> FailureCounts:
         """In which ways the jobs of a batch failed; see `Client.failure_counts`."""
         return await self._calls.failure_counts(batch_id)
+
+    async def complete_query(
+        self, text: str, cursor: int | None = None, batch_id: int | None = None
+    ) -> QueryCompletions:
+        """How a query may go on; see `Client.complete_query`."""
+        return await self._calls.complete_query(text, cursor, batch_id)
 
     def watch_events(self, after_seq: int, batch_id: int | None = None) -> AsyncIterator[Events]:
         """What happens to my batches, or to one of them; see `Client.watch_events`."""

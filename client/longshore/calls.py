@@ -32,6 +32,7 @@ from .status import (
     JobsView,
     LogChunk,
     Page,
+    QueryCompletions,
     Reason,
     Session,
 )
@@ -130,6 +131,13 @@ class Calls:
     async def failure_counts(self, batch_id: int) -> FailureCounts:
         request = batch_service_pb2.FailureGroupsRequest(batch_id=batch_id)
         return wire.failure_counts(await self._ask("FailureGroups", request))
+
+    async def complete_query(self, text: str, cursor: int | None, batch_id: int | None) -> QueryCompletions:
+        at = len(text) if cursor is None else cursor
+        request = batch_service_pb2.CompleteQueryRequest(
+            text=check_text("text", text), cursor=at, batch_id=batch_id or 0
+        )
+        return wire.query_completions(await self._ask("CompleteQuery", request))
 
     async def create(
         self,

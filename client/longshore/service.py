@@ -13,7 +13,17 @@ from .checks import check_id, check_text
 from .discovery import find_service
 from .errors import UsageError
 from .handles import Batch
-from .status import BatchesView, BatchStatus, Events, FailureCounts, JobStatus, JobsView, Page, Session
+from .status import (
+    BatchesView,
+    BatchStatus,
+    Events,
+    FailureCounts,
+    JobStatus,
+    JobsView,
+    Page,
+    QueryCompletions,
+    Session,
+)
 from .steps import finish, iterate
 from .transport import BlockingTransport, Transport
 from .windows import Window
@@ -190,6 +200,18 @@ class Client(AnyClient):
         [(1, 3, 2)]
         """
         return finish(self._calls.failure_counts(batch_id))
+
+    def complete_query(
+        self, text: str, cursor: int | None = None, batch_id: int | None = None
+    ) -> QueryCompletions:
+        """How a query about batches, or about a batch's jobs, may go on at the cursor (None: at its end).
+
+        Fields, then values with how many there are.
+
+        >>> [(found.text, found.n) for found in client.complete_query('state:fa', batch_id=1).found]
+        [('failure', 1)]
+        """
+        return finish(self._calls.complete_query(text, cursor, batch_id))
 
     def watch_events(self, after_seq: int, batch_id: int | None = None) -> Iterator[Events]:
         """What happens to my batches, or to one of them, after `after_seq` (see `Page`); never ends.

@@ -394,6 +394,28 @@ class FailureCounts(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class QueryCompletion(Record):
+    """What a query may go on with."""
+
+    text: str
+    n: int | None
+    """How many there are of it; None: nobody counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryCompletions(Record):
+    """How a query that is being written may go on, the most frequent first."""
+
+    first: int
+    """Each replaces the characters from there ..."""
+    length: int
+    """... so many."""
+    found: tuple[QueryCompletion, ...]
+    n_looked_at: int
+    """Counted was among so many, the newest; 0: among all."""
+
+
+@dataclass(frozen=True, slots=True)
 class Event(Record):
     """A fact that the service has committed: that, and about what; how it is now has to be asked."""
 

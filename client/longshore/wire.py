@@ -25,6 +25,8 @@ from .status import (
     JobsView,
     LogChunk,
     Pause,
+    QueryCompletion,
+    QueryCompletions,
     Reason,
     RunningAttempt,
     ServiceStatus,
@@ -210,6 +212,11 @@ def failure_counts(message: batch_service_pb2.FailureGroupsResponse) -> FailureC
         n_failed=message.n_failed,
         counts=tuple(FailureCount(group.n, job_status(group.example)) for group in message.groups),
     )
+
+
+def query_completions(message: batch_service_pb2.CompleteQueryResponse) -> QueryCompletions:
+    found = (QueryCompletion(c.text, c.n if c.HasField("n") else None) for c in message.completions)
+    return QueryCompletions(message.first, message.length, tuple(found), message.n_looked_at)
 
 
 def session(message: auth_service_pb2.Session) -> Session:

@@ -21,6 +21,7 @@ from longshore_api.v1 import (
     types_pb2,
 )
 
+from longshore_controller.completing import Completing
 from longshore_controller.core import why_texts
 from longshore_controller.core.events import Event
 from longshore_controller.core.model import JobColumns, Refusal, RefusalKind, StagedJobs, Viewer
@@ -123,6 +124,7 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         self._staging = asyncio.Semaphore(BUNCHES)
         self._whole = asyncio.Semaphore(WHOLE)
         self._visible = Visible(store, engine)
+        self._completing = Completing(store, self._visible)
         self._views = Views(store, feed, self._visible)
         self._explaining = Explaining(store, engine, self._visible)
 
@@ -272,6 +274,18 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         else:
             reasons = await self._explaining.batch(request.batch_id)
         return batch_service_pb2.Explanation(reasons=map(records.reason_message, reasons))
+
+    async def CompleteQuery(
+        self, request: batch_service_pb2.CompleteQueryRequest, context: Context
+    ) -> batch_service_pb2.CompleteQueryResponse:
+        text, cursor = submission.query_so_far(request)
+        answer = await self._completing.query(text, cursor, request.batch_id)
+        return batch_service_pb2.CompleteQueryResponse(
+            first=answer.first,
+            length=answer.length,
+            completions=(batch_service_pb2.QueryCompletion(text=c.text, n=c.n) for c in answer.found),
+            n_looked_at=answer.n_looked_at,
+        )
 
     async def FailureGroups(
         self, request: batch_service_pb2.FailureGroupsRequest, context: Context

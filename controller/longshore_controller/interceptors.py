@@ -101,6 +101,7 @@ METHOD_POLICY = {
     _BATCHES + "GetJob": May.SEE,
     _BATCHES + "ListJobs": May.SEE,
     _BATCHES + "FailureGroups": May.SEE,
+    _BATCHES + "CompleteQuery": May.SEE,
     _BATCHES + "WatchBatch": May.SEE,
     _BATCHES + "WatchEvents": May.SEE,
     _BATCHES + "WatchBatches": May.ASK,

@@ -18,7 +18,7 @@ from typing import TypeVar
 from longshore.errors import BatchError, Unavailable, UsageError
 from longshore.handles import Batch, Log
 from longshore.service import Client, backoff
-from longshore.status import BatchesView, JobsView
+from longshore.status import BatchesView, JobsView, QueryCompletions
 from longshore.windows import Window
 
 from .model import (
@@ -350,6 +350,10 @@ def connect_to(endpoint: str | None = None, token: str | None = None) -> Connect
 
 
 # Questions.
+
+
+def complete_query(text: str, cursor: int, batch_id: int | None) -> Callable[[Client], QueryCompletions]:
+    return lambda client: client.complete_query(text, cursor, batch_id)
 
 
 def log_of(batch_id: int, job_id: int, container: str, attempt_id: str) -> Callable[[Client], Log]:

@@ -14,6 +14,7 @@ from . import words
 from .connection import connect
 from .formats import Listing, list_options, write_list
 from .output import Column, hint, say
+from .queries import JOB_FIELDS, query_option
 from .targets import Target, TargetType, find_batch
 
 COLUMNS = [
@@ -58,7 +59,7 @@ _STATES = {
     type=click.Choice(list(_STATES), case_sensitive=False),
     help="Only jobs in this state, e.g. running, or failed for failure and error. May be repeated.",
 )
-@click.option("-q", "--query", metavar="QUERY", help="Only these, e.g. 'align exit:137 dur>10m -name:qc'.")
+@query_option("align exit:137 dur>10m -name:qc", JOB_FIELDS)
 @click.option(
     "-n",
     "--limit",

@@ -11,6 +11,7 @@ from . import recent, words
 from .connection import connect
 from .formats import Listing, list_options, write_list
 from .output import Column, hint
+from .queries import BATCH_FIELDS, query_option
 
 COLUMNS = [
     Column[BatchStatus]("ID", lambda batch, _: str(batch.id), right=True),
@@ -31,9 +32,7 @@ BATCHES = Listing("batch", "batches", COLUMNS, lambda batch: str(batch.id))
 
 
 @click.command("ls", epilog="Example: longshore ls -q 'align state:failure' -o csv --columns id,name,cost")
-@click.option(
-    "-q", "--query", metavar="QUERY", help="Only these, e.g. 'align state:failure created>-2d -test'."
-)
+@query_option("align state:failure created>-2d -test", BATCH_FIELDS)
 @click.option(
     "-n",
     "--limit",

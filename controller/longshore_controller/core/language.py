@@ -194,8 +194,8 @@ _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 _SPACE = re.compile(r"\s*")
 _IN_LINE = re.compile(r"[^\S\r\n]*")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
-_OPERATORS = r"(==|=~|!=|!~|>=|<=|[:=<>])"
-_FIELD = re.compile(rf"(attr\.(?:[\w.-]+|{_QUOTED.pattern})|[A-Za-z][A-Za-z0-9_.]*){_OPERATORS}", re.DOTALL)
+OPERATORS = r"(==|=~|!=|!~|>=|<=|[:=<>])"
+_FIELD = re.compile(rf"(attr\.(?:[\w.-]+|{_QUOTED.pattern})|[A-Za-z][A-Za-z0-9_.]*){OPERATORS}", re.DOTALL)
 _SPACED = re.compile(
     rf"(attr\.(?:[\w.-]+|{_QUOTED.pattern})|[A-Za-z][A-Za-z0-9_.]*)[^\S\r\n]+"
     r'(==|=~|!=|!~|>=|<=|[=<>])(?=[\s"\w$.-])',

@@ -185,6 +185,21 @@ class Pages:
         # A commit may have come between the statements.
         return JobsPage(batch, max(n_matching, first + len(jobs) if jobs else 0), jobs)
 
+    def newest_batches(self, viewer: Viewer, limit: int, *, everybodys: bool) -> list[BatchRow]:
+        """The viewer's own; or, ``everybodys``, of those that they may see."""
+        return self._newest(conditions.seen(viewer, everybodys=everybodys), None, limit)
+
+    def counts(self, batch: BatchRow) -> dict[JobState, int]:
+        """How many jobs of a batch are in each state."""
+        with self._db.reading() as db:
+            return {state: self._count(db, batch, {state}) for state in JobState}
+
+    def attributes(self, batch_id: int, upto: int) -> list[dict[str, str]]:
+        """Of a batch's jobs up to that one."""
+        sql = "SELECT attributes FROM job_spec WHERE batch_id = ? AND job_id <= ? ORDER BY job_id"
+        with self._db.reading() as db:
+            return [from_json(text) for (text,) in self._db.rows(db, sql, batch_id, upto)]
+
     def failures(self, batch_id: int, limit: int) -> list[tuple[Way, Tally]]:
         """In which ways jobs of a batch failed, the most frequent first."""
         with self._db.reading() as db:
@@ -284,13 +299,10 @@ class Pages:
         """From the batch's own counters, where failures and errors are one."""
         n = _counted(batch)
         if batch.n_failed and (JobState.FAILURE in states) != (JobState.ERROR in states):
-            if batch.n_failed > DEEP and batch.completed_at_ms is not None:
-                return self._blocks_of(db, batch).n(states)
-            ((n[JobState.ERROR],),) = self._db.rows(
-                db,
-                "SELECT COUNT(*) FROM job WHERE batch_id = ? AND state = ?",
-                *(batch.batch_id, int(JobState.ERROR)),
-            )
+            sql = "SELECT COALESCE(SUM(n), 0) FROM failure_group WHERE batch_id = ? AND state = ?"
+            ((n_errors,),) = self._db.rows(db, sql, batch.batch_id, int(JobState.ERROR))
+            # A commit may have come since the batch was read.
+            n[JobState.ERROR] = min(int(n_errors), batch.n_failed)
             n[JobState.FAILURE] -= n[JobState.ERROR]
         return sum(n[state] for state in states)
 

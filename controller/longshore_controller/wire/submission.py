@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 from longshore_api.v1 import batch_service_pb2, types_pb2
 
-from longshore_controller.core.language import QueryError, parse_for_batches, parse_for_jobs
+from longshore_controller.core.language import MAX_LENGTH, QueryError, parse_for_batches, parse_for_jobs
 from longshore_controller.core.model import (
     ALWAYS_RUN,
     ContainerName,
@@ -231,6 +231,14 @@ def page_size(request: batch_service_pb2.ListBatchesRequest | batch_service_pb2.
     if request.page_size > MAX_PAGE:
         _refuse("page_size", f"0 (that is {DEFAULT_PAGE}) to {MAX_PAGE}, got {request.page_size}")
     return request.page_size or DEFAULT_PAGE
+
+
+def query_so_far(request: batch_service_pb2.CompleteQueryRequest) -> tuple[str, int]:
+    """The text, and where its cursor is."""
+    check_fields(request)
+    if len(request.text) > MAX_LENGTH:
+        _refuse("text", f"at most {MAX_LENGTH:,} characters, got {len(request.text):,}")
+    return request.text, min(request.cursor, len(request.text))
 
 
 def failures_limit(request: batch_service_pb2.FailureGroupsRequest) -> int:

@@ -569,3 +569,46 @@ async def test_failures_are_counted_as_they_happen(service: Running) -> None:
         with pytest.raises(aio.AioRpcError) as refused:
             await who.call("FailureGroups", wrong)
         assert refused.value.code() is code
+
+
+async def test_a_query_is_completed_with_fields_and_values_and_how_often_there_are_which(
+    service: Running,
+) -> None:
+    ada, bob = service.ada, service.user("bob")
+    await ada.create(1, attributes={"name": "one", "run": "nightly"})
+    batch_id = await ada.submit(*[job(attributes={"sample": f"NA {i % 2}"}) for i in range(5)])
+    await bob.create(1, attributes={"secret": "bobs"})
+
+    async def offered(user: User, text: str, batch_id: int = 0) -> list[tuple[str, int | None]]:
+        request = pb.CompleteQueryRequest(text=text, cursor=len(text), batch_id=batch_id)
+        answer = await user.call("CompleteQuery", request)
+        assert answer.first + answer.length == len(text)
+        return [(c.text, c.n if c.HasField("n") else None) for c in answer.completions]
+
+    assert ("state:", None) in await offered(ada, "")
+    assert await offered(ada, "-us") == [("user:", None)]
+    assert (await offered(ada, "state:"))[:3] == [("live", 2), ("open", 1), ("running", 1)]
+    assert await offered(ada, "state:op") == [("open", 1)]
+    assert await offered(ada, "user:") == [("ada", 2), ("me", 2), ("bob", 1)]
+    assert await offered(bob, "attr.") == [("attr.secret=", 1)]
+    assert await offered(ada, "attr.ru") == [("attr.run=", 1)]
+    assert await offered(ada, "attr.run=") == [("nightly", 1)]
+    assert await offered(ada, "created>-1") == [("-1h", None), ("-1d", None)]
+    assert (await offered(ada, "state:r", batch_id)) == [("ready", 5), ("running", 0)]
+    assert await offered(ada, "attr.sample=", batch_id) == [('"NA 0"', 3), ('"NA 1"', 2)]
+    async with service.worker(cores=5) as worker:
+        attempts = await worker.assigned(5)
+        for n, attempt in enumerate(attempts):
+            await worker.run_to_end(attempt.attempt_id, exit_code=min(n, 2))
+    assert await offered(ada, "exit:", batch_id) == [("2", 3), ("1", 1), ("0", 1)]
+    assert ("bad", 4) in await offered(ada, "state:", batch_id)
+    for text, wanted, code in (
+        ("", batch_id + 5, grpc.StatusCode.NOT_FOUND),
+        ("x" * 1_001, 0, grpc.StatusCode.INVALID_ARGUMENT),
+    ):
+        with pytest.raises(aio.AioRpcError) as refused:
+            await offered(ada, text, wanted)
+        assert refused.value.code() is code
+    with pytest.raises(aio.AioRpcError) as foreign:
+        await offered(bob, "attr.sample=", batch_id)
+    assert foreign.value.code() is grpc.StatusCode.NOT_FOUND

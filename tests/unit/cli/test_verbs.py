@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import click
 import longshore.failures
 import pytest
 from command_line import Run, run_in_process
@@ -21,6 +22,8 @@ from longshore.cli.output import Look
 from longshore.cli.tree import Node, collapsed, drawn
 from longshore.cli.verbs import VERBS, cli
 from longshore_api.v1 import types_pb2 as types
+from longshore_controller.core.completion import Written, of_fields
+from longshore_controller.core.language import BATCHES, JOBS
 
 Show = Callable[..., str]
 
@@ -75,6 +78,21 @@ def test_very_many_failures_are_counted_by_the_service(
     assert not [line for line in ran.lines if "logs not read" in line or "of the first" in line]
     counts = client.failure_counts(1)
     assert counts.n_failed == 5 and [(c.n, c.job.job_id) for c in counts.counts] == [(4, 1), (1, 4)]
+
+
+def test_a_shell_completes_the_fields_of_queries_without_asking_the_service() -> None:
+    def offered(verb: str, incomplete: str) -> list[str]:
+        command = cli.get_command(click.Context(cli), verb)
+        assert command is not None
+        (option,) = [each for each in command.params if each.name == "query"]
+        return [item.value for item in option.shell_complete(click.Context(command), incomplete)]
+
+    assert offered("jobs", "align -ex") == ["align -exit:"]
+    assert offered("ls", "cr") == ["created>"] and offered("jobs", "cr") == []
+    assert offered("ls", "state:fa") == []
+    for verb, subject in (("jobs", JOBS), ("ls", BATCHES)):
+        before = Written(0, "", "")
+        assert sorted(offered(verb, "")) == sorted(found.text for found in of_fields(before, subject))
 
 
 def test_no_failures_is_said(run: Run, client: Client) -> None:

@@ -465,3 +465,19 @@ def test_a_target_that_is_none_is_refused(service: FakeService, monkeypatch: pyt
     monkeypatch.setenv("LONGSHORE_TOKEN", TOKEN)
     with pytest.raises(UsageError, match="8120/4705"):
         run("8120/x")
+
+
+async def test_a_filter_is_completed_with_what_there_is_and_how_much_of_it(
+    service: FakeService, submit: Submit, open_dashboard: Open
+) -> None:
+    batch_id = submit(n_jobs=3)
+    service.finish(batch_id, 2, exit_code=1)
+    async with open_dashboard(batch_id) as terminal:
+        await terminal.sees("job-003")
+        await terminal.press("slash", *"state:fa")
+        await terminal.sees("tab", "failure 1")
+        await terminal.press("tab")
+        await terminal.sees("state:failure", "1 of 3 jobs")
+        await terminal.press("enter")
+        await terminal.sees("/ state:failure")
+        assert "tab   failure" not in terminal.text

@@ -183,6 +183,10 @@ class BatchScreen(ListScreen["JobStatus"]):
         self.show_summary()
         self.show_keys()
 
+    @property
+    def filtered_batch(self) -> int | None:
+        return self.batch_id
+
     def action_other_tab(self) -> None:
         self.action_tab("spec" if self._tab == "jobs" else "jobs")
 

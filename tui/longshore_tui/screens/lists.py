@@ -6,16 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar, Generic, cast
 
+from longshore.errors import BatchError
+from longshore.status import QueryCompletions
 from longshore.terminal import clean
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Input, Static
 
-from ..feed import WindowFollow
+from ..feed import WindowFollow, complete_query
 from ..format import WARNING, one_line
 from ..model import FAILED, BatchesRead, JobsRead, QueryRefused, Update, Wanted, with_term
+from ..widgets.filter import FilterInput
 from ..widgets.table import Column, Row, WindowTable
 from .live import LiveScreen
 
@@ -54,7 +58,10 @@ class ListScreen(LiveScreen, Generic[Row]):
 
     def body(self) -> ComposeResult:
         yield Static(id="summary")
-        yield Input(id="filter", compact=True, placeholder="words  state:failure,error  -word")
+        yield FilterInput(
+            id="filter", compact=True, placeholder="words  state:failure,error  exit:137  dur>10m  -word"
+        )
+        yield Static(id="offered")
         yield Static(id="problem")
         yield WindowTable[Row](self._columns, self._key)
 
@@ -70,6 +77,7 @@ class ListScreen(LiveScreen, Generic[Row]):
         super().on_mount()
         self.query_one("#filter").display = False
         self.query_one("#problem").display = False
+        self.query_one("#offered").display = False
         self.table.focus()
 
     def on_resize(self) -> None:
@@ -86,6 +94,11 @@ class ListScreen(LiveScreen, Generic[Row]):
         if self.is_made:
             self.show_summary()
             self.table.refresh()
+
+    @property
+    def filtered_batch(self) -> int | None:
+        """The batch whose jobs are filtered; None: batches are."""
+        return None
 
     # The window.
 
@@ -150,9 +163,10 @@ class ListScreen(LiveScreen, Generic[Row]):
         self.show_summary()
 
     def action_filter(self) -> None:
-        box = self.query_one("#filter", Input)
+        box = self.query_one("#filter", FilterInput)
         box.display = True
         box.value = self.wanted.query
+        self._complete()
         self.set_focus(box)  # At once: what is typed next is for it.
         self.show_keys()
 
@@ -163,6 +177,7 @@ class ListScreen(LiveScreen, Generic[Row]):
         if self._typing:
             self._typing.stop()
         self._typing = self.set_timer(_TYPING_S, lambda: self._typed(event.value))
+        self._offer(None)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         if self._typing:
@@ -171,13 +186,45 @@ class ListScreen(LiveScreen, Generic[Row]):
         self._close_filter()
 
     def _typed(self, value: str) -> None:
-        box = self.query_one("#filter", Input)
+        box = self.query_one("#filter", FilterInput)
         if box.display and box.value == value:
             self.set_query(value.strip())
+            self._complete()
+
+    # What it may go on with.
+
+    class Offered(Message):
+        """The answer of the service for a text and the place of its cursor."""
+
+        def __init__(self, asked: tuple[str, int], found: QueryCompletions | BatchError) -> None:
+            super().__init__()
+            self.asked = asked
+            self.found = found
+
+    def _complete(self) -> None:
+        box = self.query_one("#filter", FilterInput)
+        asked = box.value, box.cursor_position
+        question = complete_query(*asked, self.filtered_batch)
+        self.dashboard.feed.ask(question, lambda found: self.post_message(self.Offered(asked, found)))
+
+    def on_list_screen_offered(self, message: Offered) -> None:
+        if not isinstance(message.found, BatchError):  # Without it one can type as well.
+            self._offer(message)
+
+    def _offer(self, message: Offered | None) -> None:
+        box, line = self.query_one("#filter", FilterInput), self.query_one("#offered", Static)
+        if message is None:
+            box.offered = None
+        elif isinstance(message.found, BatchError) or not box.offer(message.asked, message.found):
+            return
+        shown = box.shown()
+        line.display = box.display and shown is not None
+        line.update(shown or "")
 
     def _close_filter(self) -> None:
         self._problem = None
-        self.query_one("#filter", Input).display = False
+        self.query_one("#filter", FilterInput).display = False
+        self._offer(None)
         self.set_focus(self.table)
         self.show_summary()
         self.show_keys()
