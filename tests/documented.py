@@ -16,6 +16,7 @@ SERVED = (
     "aio",
     "backend",
     "builder",
+    "people",
     "errors",
     "failures",
     "handles",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import grpc
+from fake_people import FakeUsers
 from longshore_api.v1 import admin_service_pb2 as pb
 from longshore_api.v1 import admin_service_pb2_grpc
 
 SINCE_MS = 1_700_000_000_000
 
 
-class FakeFleet(admin_service_pb2_grpc.AdminServiceServicer):
+class FakeFleet(FakeUsers, admin_service_pb2_grpc.AdminServiceServicer):
     def __init__(self) -> None:
+        super().__init__()
         self.admin = "ada"
         self.frozen: pb.Pause | None = None
         self.user = "lin"

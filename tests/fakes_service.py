@@ -23,6 +23,7 @@ from typing import Any, NoReturn, Self
 
 import grpc
 from fake_fleet import FakeFleet
+from fake_people import FakeTokens
 from longshore_api.v1 import admin_service_pb2_grpc as admin_grpc
 from longshore_api.v1 import auth_service_pb2 as auth_pb
 from longshore_api.v1 import auth_service_pb2_grpc as auth_grpc
@@ -143,10 +144,11 @@ class FakeBatch:
         return sum(job.state in states for job in self.jobs.values())
 
 
-class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer):
+class FakeService(FakeTokens, batch_grpc.BatchServiceServicer):
     """The service. `runs_jobs=False`: nothing runs until the test says `finish`."""
 
     def __init__(self, folder: Path, *, runs_jobs: bool = True, page: int = 1000) -> None:
+        super().__init__()
         self.folder = folder
         self.faults = Faults()
         self.batches: dict[int, FakeBatch] = {}
@@ -308,6 +310,15 @@ class FakeService(auth_grpc.AuthServiceServicer, batch_grpc.BatchServiceServicer
     def GetBatch(self, request: pb.GetBatchRequest, context: grpc.ServicerContext) -> types.Batch:
         with self._changed:
             return self._batch_message(self._batch(request.batch_id, context))
+
+    def GetBatchHistory(
+        self, request: pb.GetBatchHistoryRequest, context: grpc.ServicerContext
+    ) -> pb.GetBatchHistoryResponse:
+        with self._changed:
+            batch = self._batch_message(self._batch(request.batch_id, context))
+        return pb.GetBatchHistoryResponse(
+            deeds=[pb.BatchDeed(at_ms=batch.created_at_ms, user=batch.user, deed="CreateBatch")]
+        )
 
     def ListBatches(
         self, request: pb.ListBatchesRequest, context: grpc.ServicerContext

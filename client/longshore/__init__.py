@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from .handles import Log as Log
     from .local.backend import LocalBackend as LocalBackend
     from .local.backend import LocalFailedError as LocalFailedError
+    from .people import AsyncPeople as AsyncPeople
+    from .people import People as People
     from .pipeline import Pipeline as Pipeline
     from .pipeline import Task as Task
     from .resource import InputResourceFile as InputResourceFile
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from .resource import TaskResourceFile as TaskResourceFile
     from .service import Client as Client
     from .status import AttemptStatus as AttemptStatus
+    from .status import AuditEntry as AuditEntry
+    from .status import BatchDeed as BatchDeed
     from .status import BatchStatus as BatchStatus
     from .status import ContainerStatus as ContainerStatus
     from .status import Event as Event
@@ -61,6 +65,7 @@ if TYPE_CHECKING:
     from .status import JobSpec as JobSpec
     from .status import JobStatus as JobStatus
     from .status import LogChunk as LogChunk
+    from .status import Membership as Membership
     from .status import Page as Page
     from .status import Pause as Pause
     from .status import QueryCompletion as QueryCompletion
@@ -69,6 +74,8 @@ if TYPE_CHECKING:
     from .status import RunningAttempt as RunningAttempt
     from .status import ServiceStatus as ServiceStatus
     from .status import Session as Session
+    from .status import TokenStatus as TokenStatus
+    from .status import UserStatus as UserStatus
     from .status import WorkerStatus as WorkerStatus
 
 _MODULES = {
@@ -80,12 +87,13 @@ _MODULES = {
     " QuotaExceeded Unavailable UsageError WaitTimeout WrongType",
     "handles": "Batch Job Log",
     "local.backend": "LocalBackend LocalFailedError",
+    "people": "AsyncPeople People",
     "pipeline": "Pipeline Task",
     "resource": "InputResourceFile ResourceFile ResourceGroup TaskResourceFile",
     "service": "Client",
-    "status": "AttemptStatus BatchStatus ContainerStatus Event Events FailureCount FailureCounts"
-    " JobSpec JobStatus LogChunk Page"
-    " Pause QueryCompletion QueryCompletions Reason RunningAttempt ServiceStatus Session WorkerStatus",
+    "status": "AttemptStatus AuditEntry BatchDeed BatchStatus ContainerStatus Event Events FailureCount"
+    " FailureCounts JobSpec JobStatus LogChunk Membership Page Pause QueryCompletion QueryCompletions Reason"
+    " RunningAttempt ServiceStatus Session TokenStatus UserStatus WorkerStatus",
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605  # What `import *` brings; told to type checkers above.

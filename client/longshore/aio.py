@@ -14,6 +14,7 @@ from .builder import AnyBuilder, Draft
 from .calls import PAGE
 from .checks import check_id
 from .handles import AnyBatch, AnyJob, AnyLog
+from .people import AsyncPeople
 from .service import AnyClient
 from .status import (
     AttemptStatus,
@@ -69,6 +70,11 @@ class AsyncClient(AnyClient):
     def admin(self) -> AsyncAdmin:
         """What admins may do: freeze the service, drain workers."""
         return AsyncAdmin(self._calls)
+
+    @property
+    def people(self) -> AsyncPeople:
+        """My tokens; for admins users, and who did what."""
+        return AsyncPeople(self._calls)
 
     async def session(self) -> Session:
         """Who I am to the service, and what it is."""

@@ -13,6 +13,7 @@ from .checks import check_id, check_text
 from .discovery import find_service
 from .errors import UsageError
 from .handles import Batch
+from .people import People
 from .status import (
     BatchesView,
     BatchStatus,
@@ -111,6 +112,15 @@ class Client(AnyClient):
         1
         """
         return Admin(self._calls)
+
+    @property
+    def people(self) -> People:
+        """My tokens; for admins users, and who did what.
+
+        >>> client.people.tokens()[0].current
+        True
+        """
+        return People(self._calls)
 
     def session(self) -> Session:
         """Who I am to the service, and what it is.

@@ -279,6 +279,84 @@ class Session(Record):
     """By the service's clock."""
     frozen: str = ""
     """Not empty: no job starts just now; why. Also one of the notices."""
+    admin: bool = False
+    projects: tuple[Membership, ...] = ()
+    service_identity: str = ""
+    """The account that moves the user's files."""
+    email: str = ""
+    token_id: str = ""
+    token_scope: str = ""
+    has_login: bool = False
+    """One can log in with a browser."""
+
+
+@dataclass(frozen=True, slots=True)
+class Membership(Record):
+    """What somebody is in a billing project."""
+
+    project: str
+    owner: bool
+    """Else a member."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStatus(Record):
+    """One of the caller's tokens; never the token itself."""
+
+    id: str
+    name: str
+    scope: str
+    """``read``, ``submit`` or ``all``."""
+    created_at: datetime
+    expires_at: datetime | None
+    """Moves on with its use, up to `ends_at`; None: never."""
+    ends_at: datetime | None
+    last_used_at: datetime | None
+    """To the hour."""
+    current: bool
+    """With which this was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserStatus(Record):
+    """A user, for admins."""
+
+    name: str
+    admin: bool
+    email: str
+    has_come: bool
+    """Has logged in; else was invited, or comes with tokens only."""
+    service_identity: str
+    """The account that moves their files."""
+    created_at: datetime
+    suspended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry(Record):
+    """One deed, or refusals that are alike, for admins."""
+
+    id: int
+    at: datetime
+    actor: str
+    role: str
+    token_id: str
+    peer: str
+    method: str
+    batch_id: int | None
+    object: str
+    outcome: str
+    request_id: str
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchDeed(Record):
+    """What somebody did to a batch."""
+
+    at: datetime
+    user: str
+    deed: str
 
 
 @dataclass(frozen=True, slots=True)

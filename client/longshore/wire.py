@@ -11,6 +11,8 @@ from longshore_api.v1 import admin_service_pb2, auth_service_pb2, batch_service_
 
 from .status import (
     AttemptStatus,
+    AuditEntry,
+    BatchDeed,
     BatchesView,
     BatchState,
     BatchStatus,
@@ -24,6 +26,7 @@ from .status import (
     JobStatus,
     JobsView,
     LogChunk,
+    Membership,
     Pause,
     QueryCompletion,
     QueryCompletions,
@@ -31,6 +34,8 @@ from .status import (
     RunningAttempt,
     ServiceStatus,
     Session,
+    TokenStatus,
+    UserStatus,
     WorkerStatus,
 )
 
@@ -54,6 +59,8 @@ _END_REASONS = _words(types_pb2.EndReason, "END_REASON_")
 _ERROR_KINDS = _words(types_pb2.ErrorKind, "ERROR_KIND_")
 _WORKER_STATES = _words(admin_service_pb2.WorkerState, "WORKER_STATE_")
 _CONTAINERS = _words(types_pb2.Container, "CONTAINER_")
+
+_SCOPES = _words(auth_service_pb2.TokenScope, "TOKEN_SCOPE_")
 
 JOB_STATES: Mapping[str, int] = {word: number for number, word in _JOB_STATES.items() if word}
 CONTAINERS: Mapping[str, int] = {word: number for number, word in _CONTAINERS.items() if word}
@@ -231,7 +238,60 @@ def session(message: auth_service_pb2.Session) -> Session:
         default_image=message.default_image,
         now=_at(message.now_ms) if message.now_ms else None,
         frozen=message.frozen,
+        admin=message.admin,
+        projects=tuple(Membership(each.project, each.owner) for each in message.projects),
+        service_identity=message.service_identity,
+        email=message.email,
+        token_id=message.token.token_id,
+        token_scope=_SCOPES[message.token.scope],
+        has_login=message.has_login,
     )
+
+
+def token_status(message: auth_service_pb2.Token) -> TokenStatus:
+    return TokenStatus(
+        id=message.token_id,
+        name=message.name,
+        scope=_SCOPES[message.scope],
+        created_at=_at(message.created_at_ms),
+        expires_at=_at(message.expires_at_ms) if message.HasField("expires_at_ms") else None,
+        ends_at=_at(message.ends_at_ms) if message.HasField("ends_at_ms") else None,
+        last_used_at=_at(message.last_used_at_ms) if message.HasField("last_used_at_ms") else None,
+        current=message.current,
+    )
+
+
+def user_status(message: admin_service_pb2.User) -> UserStatus:
+    return UserStatus(
+        name=message.name,
+        admin=message.admin,
+        email=message.email,
+        has_come=bool(message.issuer),
+        service_identity=message.service_identity,
+        created_at=_at(message.created_at_ms),
+        suspended_at=_at(message.suspended_at_ms) if message.HasField("suspended_at_ms") else None,
+    )
+
+
+def audit_entry(message: admin_service_pb2.AuditEntry) -> AuditEntry:
+    return AuditEntry(
+        id=message.audit_id,
+        at=_at(message.at_ms),
+        actor=message.actor,
+        role=message.role,
+        token_id=message.token_id,
+        peer=message.peer,
+        method=message.method,
+        batch_id=message.batch_id if message.HasField("batch_id") else None,
+        object=message.object,
+        outcome=message.outcome,
+        request_id=message.request_id,
+        times=message.times,
+    )
+
+
+def batch_deed(message: batch_service_pb2.BatchDeed) -> BatchDeed:
+    return BatchDeed(_at(message.at_ms), message.user, message.deed)
 
 
 def service_status(message: admin_service_pb2.ServiceStatus) -> ServiceStatus:

@@ -36,14 +36,16 @@ from longshore_api.v1 import (
 )
 
 from longshore_controller.admin import AdminService
-from longshore_controller.api import About, AuthService, BatchService
+from longshore_controller.api import BatchService
+from longshore_controller.auth import About, AuthService
 from longshore_controller.callbacks import Callbacks
 from longshore_controller.config import Config, ConfigError, Server, load, show
 from longshore_controller.core.model import Refusal
 from longshore_controller.core.reactor import Limits
 from longshore_controller.engine import Engine, SteadyClock, new_attempt_id
 from longshore_controller.feed import Feed
-from longshore_controller.interceptors import Doorkeeper, Tokens, check_policy, hash_of
+from longshore_controller.interceptors import Doorkeeper, Refusals, Tokens, check_policy, hash_of
+from longshore_controller.login import Provider
 from longshore_controller.logs import Logs
 from longshore_controller.sessions import Terms, WorkerService
 from longshore_controller.store import Store, StoreInUse, StoreUnavailable
@@ -112,8 +114,23 @@ class Controller:
         about = About(
             _version(), config.service.embedded, config.remote_tmpdir, tuple(config.service.notices)
         )
-        self._auth = AuthService(about, bounds, self.engine, self.feed)
-        self._admin = AdminService(self.engine)
+        self._tokens = Tokens(self.store, clock.now_ms)
+        self._refusals = Refusals(self.store, clock.now_ms)
+        try:
+            provider = Provider(config.login) if config.login.issuer else None
+        except OSError as error:
+            raise CannotStart(f"login: {error.filename}: {error.strerror}") from error
+        self._auth = AuthService(
+            about,
+            bounds,
+            self.engine,
+            self.feed,
+            self.store,
+            self._tokens,
+            provider,
+            frozenset(config.login.domains),
+        )
+        self._admin = AdminService(self.engine, self.store, self._tokens)
         self._batches = BatchService(
             self.store,
             self.engine,
@@ -145,9 +162,9 @@ class Controller:
             await asyncio.to_thread(self._let_owner_in)
             await self._renew_activation_token()
             loop = asyncio.create_task(self.engine.run())
-            door = Doorkeeper(Tokens(self.store, self._clock.now_ms))
+            door = Doorkeeper(self._tokens, self._refusals)
             server = aio.server(interceptors=[door], options=OPTIONS)
-            work = self._clean_up(), self._report_ready(), self._callbacks.run()
+            work = self._clean_up(), self._report_ready(), self._callbacks.run(), self._refusals.run()
             chores = [asyncio.create_task(each) for each in work]
             try:
                 yield await self._listen(server), loop

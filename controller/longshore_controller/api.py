@@ -10,19 +10,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from longshore_api.v1 import (
-    auth_service_pb2,
-    auth_service_pb2_grpc,
     batch_service_pb2,
     batch_service_pb2_grpc,
     types_pb2,
 )
 
 from longshore_controller.completing import Completing
-from longshore_controller.core import why_texts
 from longshore_controller.core.events import Event
 from longshore_controller.core.model import JobColumns, Refusal, RefusalKind, StagedJobs, Viewer
 from longshore_controller.core.query import Query
@@ -36,7 +33,7 @@ from longshore_controller.logs import LogId, LogReading, Logs
 from longshore_controller.store import JobView, Store
 from longshore_controller.views import ALIVE_EVERY_S, Views
 from longshore_controller.visible import MAX_ID, Visible, may_concern, read
-from longshore_controller.wire import records, submission
+from longshore_controller.wire import people, records, submission
 
 LIST_S = 10.0
 """For looking at what may match one by one before a list is answered."""
@@ -45,6 +42,8 @@ SEARCH_S = 2.0
 LOG_PAGE = 500
 """Commits read at a time from the event log."""
 EVENTS_PER_MESSAGE = 10_000
+HISTORY = 1_000
+"""Deeds told of a batch's history."""
 BUNCHES_PER_CALL = 2
 WHOLE = 32
 """Batches that come with their jobs, on their way into commits at once: a commit is not to take long."""
@@ -52,55 +51,6 @@ BUNCHES = 4
 """Staged at once; of one call, and of all. The database has a handful of connections."""
 
 Context = Any
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What the service says of itself."""
-
-    version: str
-    embedded: bool
-    remote_tmpdir: str
-    notices: tuple[str, ...]
-    default_image: str = "longshore/task"
-
-
-class AuthService(auth_service_pb2_grpc.AuthServiceServicer):
-    def __init__(self, about: About, bounds: submission.Bounds, engine: Engine, feed: Feed) -> None:
-        self._about = about
-        self._bounds = bounds
-        self._engine = engine
-        self._feed = feed
-
-    async def GetSession(
-        self, request: auth_service_pb2.GetSessionRequest, context: Context
-    ) -> auth_service_pb2.Session:
-        submission.check_fields(request)
-        return self._session()
-
-    async def WatchSession(
-        self, request: auth_service_pb2.GetSessionRequest, context: Context
-    ) -> AsyncIterator[auth_service_pb2.Session]:
-        submission.check_fields(request)
-        with self._feed.follow(frozen=True) as following:
-            while True:
-                yield self._session()
-                await following.next(ALIVE_EVERY_S)
-
-    def _session(self) -> auth_service_pb2.Session:
-        frozen = self._engine.frozen
-        return auth_service_pb2.Session(
-            user=caller(),
-            version=self._about.version,
-            embedded=self._about.embedded,
-            store_folder=self._bounds.store_folder,
-            remote_tmpdir=self._about.remote_tmpdir,
-            notices=[*self._about.notices, *([why_texts.frozen(frozen).text] if frozen else [])],
-            largest_worker_mcpu=self._bounds.largest_mcpu,
-            default_image=self._about.default_image,
-            now_ms=self._engine.now_ms(),
-            frozen=why_texts.frozen(frozen).text if frozen else "",
-        )
 
 
 class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
@@ -234,6 +184,14 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         return batch_service_pb2.ListBatchesResponse(
             batches=map(records.batch_message, rows[:size]), more=len(rows) > size, seq=seq
         )
+
+    async def GetBatchHistory(
+        self, request: batch_service_pb2.GetBatchHistoryRequest, context: Context
+    ) -> batch_service_pb2.GetBatchHistoryResponse:
+        submission.check_fields(request)
+        await self._visible.batch(request.batch_id)
+        deeds = await read(self._store.history, request.batch_id, HISTORY)
+        return batch_service_pb2.GetBatchHistoryResponse(deeds=map(people.deed_message, deeds))
 
     async def GetJob(self, request: batch_service_pb2.GetJobRequest, context: Context) -> types_pb2.Job:
         submission.check_fields(request)

@@ -77,6 +77,21 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
+class Login:
+    issuer: str = ""
+    """Of the OpenID provider, e.g. https://accounts.google.com; empty: tokens are given by hand."""
+    client_id: str = ""
+    """Of the browser's login, as the provider gave it."""
+    client_secret_file: str = ""
+    """Its secret; empty: it has none."""
+    device_client_id: str = ""
+    """Of the login on another device, where that is another one; empty: the same."""
+    device_client_secret_file: str = ""
+    domains: list[str] = field(default_factory=list)
+    """Whoever's account is one of these organisations' needs no invitation."""
+
+
+@dataclass(frozen=True, slots=True)
 class Workers:
     heartbeat_ms: int = 5_000
     """How often a worker says what it holds."""
@@ -94,6 +109,7 @@ class Config:
     database: Database = field(default_factory=Database)
     store: StoreFolder = field(default_factory=StoreFolder)
     service: Service = field(default_factory=Service)
+    login: Login = field(default_factory=Login)
     workers: Workers = field(default_factory=Workers)
 
     @property
@@ -239,6 +255,13 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield "service.owner_token_file: required with service.owner, or the owner could not log in"
     if service.embedded and not service.owner:
         yield "service.owner: required with service.embedded, which serves its owner"
+    login = config.login
+    if login.issuer and not _ISSUER.fullmatch(login.issuer):
+        yield f"login.issuer: https://..., as the provider writes it, got {login.issuer!r}"
+    if bool(login.issuer) != bool(login.client_id):
+        yield "login.client_id: required with login.issuer, and of no use without it"
+    if login.domains and not login.issuer:
+        yield "login.domains: of no use without login.issuer"
     workers = config.workers
     for name in ("heartbeat_ms", "lease_ms", "largest_mcpu"):
         if not getattr(workers, name):
@@ -248,6 +271,9 @@ def _contradictions(config: Config) -> Iterator[str]:
             f"workers.lease_ms: at least two heartbeats, that is {2 * workers.heartbeat_ms}, "
             f"got {workers.lease_ms}: one lost message would cost a worker its jobs"
         )
+
+
+_ISSUER = re.compile(r"https://[^/\s?#]+[^\s?#]*|http://(127\.0\.0\.1|localhost)(:\d+)?")
 
 
 def _listening(server: Server) -> Iterator[str]:

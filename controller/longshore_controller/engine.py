@@ -18,15 +18,16 @@ from typing import Any, Protocol, TypeVar, cast
 
 from longshore_controller.core.model import Pause, Refusal, RefusalKind
 from longshore_controller.core.reactor import Limits, Reactor
+from longshore_controller.core.rows import AuditRow
 from longshore_controller.core.state import State
 from longshore_controller.feed import Committed, Feed
-from longshore_controller.store import EpochLost, Store, StoreUnavailable
+from longshore_controller.store import EpochLost, Store, StoreUnavailable, deed
 
 T = TypeVar("T")
 V = TypeVar("V")
 Request = Callable[[Reactor, int], Any]
 Look = Callable[[Reactor, Any], Any]
-Waiting = tuple[Request, Look | None, asyncio.Future[Any]]
+Waiting = tuple[Request, Look | None, asyncio.Future[Any], AuditRow | None]
 
 STEP_REQUESTS = 1_000
 """Requests taken into one commit; the rest wait for the next."""
@@ -137,7 +138,7 @@ class Engine:
         if self._reactor is None or self._stopping:
             raise _unavailable()
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._inbox.append((request, look, future))
+        self._inbox.append((request, look, future, deed.get()))
         self._wake.set()
         return await future
 
@@ -177,7 +178,7 @@ class Engine:
             requests, self._inbox = self._inbox[:most], self._inbox[most:]
             self._alone = max(0, self._alone - len(requests))
             more = await self._step(requests) or bool(self._inbox)
-        for *_, future in self._inbox:
+        for _, _, future, _ in self._inbox:
             _answer(future, _unavailable())
 
     def stop(self) -> None:
@@ -191,14 +192,20 @@ class Engine:
         now = self._clock.now_ms()
         decided: list[tuple[Look | None, asyncio.Future[Any], Any]] = []
         try:
-            for request, look, future in requests:
+            audit: list[AuditRow] = []
+            for request, look, future, done in requests:
+                before = len(reactor.emitted)
                 try:
                     decided.append((look, future, request(reactor, now)))
                 except Refusal as refusal:
                     decided.append((None, future, refusal))
+                if done is not None and len(reactor.emitted) > before:
+                    about = getattr(reactor.emitted[before], "batch_id", None)
+                    audit.append(done._replace(at_ms=now, batch_id=about))
             more = reactor.advance(now, busy=bool(requests))
             seen = [_seen(look, reactor, answer) if look else answer for look, _, answer in decided]
             events, changes = reactor.take()
+            changes.audit = audit
             if events:
                 self.seq = await self._in_writer(self._store.commit, events, changes, now)
                 self._led_at_ms = now
@@ -227,7 +234,7 @@ class Engine:
         return more
 
     async def _start_over(self, reactor: Reactor, requests: list[Waiting], why: Exception) -> None:
-        for *_, future in requests:
+        for _, _, future, _ in requests:
             _answer(future, why)
         await asyncio.sleep(RETRY_S[min(self._failures, len(RETRY_S) - 1)])
         self._failures += 1
@@ -235,7 +242,7 @@ class Engine:
 
     async def _load(self, before: Reactor | None) -> None:
         self._reactor = None
-        for *_, future in self._inbox:
+        for _, _, future, _ in self._inbox:
             _answer(future, _unavailable())
         self._inbox.clear()
         attempt = 0

@@ -22,8 +22,9 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc import aio
 
 from longshore_controller.core.model import Refusal, RefusalKind, Viewer
+from longshore_controller.core.rows import AuditRow
 from longshore_controller.errors import status_of
-from longshore_controller.store import Store, id_of
+from longshore_controller.store import Store, StoreUnavailable, deed, id_of
 
 REMEMBER_S = 5.0
 """What a token is good for is looked up again after so long, also for who listens: whoever may no longer
@@ -48,6 +49,7 @@ class May(Enum):
 
     ANYONE = "needs nobody's name"
     ASK = "any user: about themself, and for lists of what they may see"
+    OWN = "any user, about their own tokens, with one that is good for all"
     CREATE = "a member of the billing project that it names"
     SEE = "the batch's creator, members of its billing project, admins; for others it does not exist"
     FILL = "the batch's creator"
@@ -86,17 +88,24 @@ class Principal(NamedTuple):
 
 _BATCHES = "/longshore_api.v1.BatchService/"
 _WORKERS = "/longshore_api.v1.WorkerService/"
+_AUTH = "/longshore_api.v1.AuthService/"
 _ADMIN = "/longshore_api.v1.AdminService/"
 
 METHOD_POLICY = {
     "/longshore_api.v1.AuthService/GetSession": May.ASK,
     "/longshore_api.v1.AuthService/WatchSession": May.ASK,
+    _AUTH + "BeginLogin": May.ANYONE,
+    _AUTH + "FinishLogin": May.ANYONE,
+    _AUTH + "AddToken": May.OWN,
+    _AUTH + "ListTokens": May.OWN,
+    _AUTH + "RevokeTokens": May.OWN,
     _BATCHES + "CreateBatch": May.CREATE,
     _BATCHES + "SubmitJobs": May.FILL,
     _BATCHES + "CloseBatch": May.FILL,
     _BATCHES + "CancelBatch": May.END,
     _BATCHES + "DeleteBatch": May.END,
     _BATCHES + "GetBatch": May.SEE,
+    _BATCHES + "GetBatchHistory": May.SEE,
     _BATCHES + "ListBatches": May.ASK,
     _BATCHES + "GetJob": May.SEE,
     _BATCHES + "ListJobs": May.SEE,
@@ -117,6 +126,10 @@ METHOD_POLICY = {
     _ADMIN + "GetWorker": May.ADMIN,
     _ADMIN + "DrainWorker": May.ADMIN,
     _ADMIN + "UndrainWorker": May.ADMIN,
+    _ADMIN + "InviteUser": May.ADMIN,
+    _ADMIN + "ListUsers": May.ADMIN,
+    _ADMIN + "UpdateUser": May.ADMIN,
+    _ADMIN + "ListAudit": May.ADMIN,
     _WORKERS + "Activate": May.ANYONE,
     _WORKERS + "Connect": May.WORK,
     _WORKERS + "PushLogs": May.WORK,
@@ -131,8 +144,20 @@ _TOLD = frozenset(
 ) | {_WORKERS + "Activate", *(_ADMIN + name for name in ("Freeze", "Thaw", "DrainWorker", "UndrainWorker"))}
 """What changes something is logged; everything else only when it fails: looking is most of what is done."""
 
+_LOOKS = ("Get", "List", "Watch", "Read", "Search", "Check", "Begin", "Estimate", "Explain", "Complete")
+"""Methods whose names begin so change nothing; all others are deeds, if they have an effect."""
+_REFUSED = (
+    grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.NOT_FOUND
+)  # fmt: skip
+REFUSALS_EVERY_S = 10.0
+"""Between two writings of refusals; what a controller that is killed counted since is lost."""
+REFUSALS_MOST = 20
+"""Of different kinds that are written apart at once: a flood of them does not fill the disk."""
+
 _caller: ContextVar[Principal] = ContextVar("caller")
 _right: ContextVar[May] = ContextVar("right")
+_about: ContextVar[list[int]] = ContextVar("about")
+"""The batch that was asked for last, if any."""
 
 
 def caller() -> str:
@@ -150,6 +175,28 @@ def right() -> May:
     return _right.get()
 
 
+def token_id() -> str:
+    """Of the token with which it is called."""
+    return _caller.get().token_id
+
+
+def scope() -> Scope:
+    """Of that token."""
+    return _caller.get().scope
+
+
+def note_batch(batch_id: int) -> None:
+    """The call that is being answered is about this one: for the audit of its refusal."""
+    if (about := _about.get(None)) is not None:
+        about[:] = [batch_id]
+
+
+def act_as(user: str) -> None:
+    """Whoever called without a name turned out to be this user: what follows is their deed."""
+    if (done := deed.get()) is not None:
+        deed.set(done._replace(actor=user, role=Role.USER.value))
+
+
 def hash_of(token: str) -> bytes:
     """All of a token that is ever stored."""
     return hashlib.sha256(token.encode()).digest()
@@ -160,6 +207,42 @@ def check_policy(services: Iterable[ServiceDescriptor]) -> None:
     methods = {f"/{s.full_name}/{m.name}" for s in services for m in s.methods}
     if wrong := methods ^ METHOD_POLICY.keys():
         raise RuntimeError(f"METHOD_POLICY and the services differ in {', '.join(sorted(wrong))}")
+
+
+class Refusals:
+    """Refused calls, counted until they are written: many that are alike are one row."""
+
+    def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self.now_ms = now_ms
+        self._rows: dict[AuditRow, int] = {}
+
+    def add(self, row: AuditRow) -> None:
+        alike = row._replace(at_ms=0, request_id="")
+        if alike not in self._rows and len(self._rows) >= REFUSALS_MOST:
+            # Too many kinds: only by whom, and of those as many again.
+            alike = alike._replace(batch_id=None, method="", peer="")
+            if alike not in self._rows and len(self._rows) >= 2 * REFUSALS_MOST:
+                alike = alike._replace(actor="", role="", token_id="")
+        self._rows[alike] = self._rows.get(alike, 0) + 1
+
+    async def run(self) -> None:
+        """Write them down, until cancelled; then once more."""
+        try:
+            while True:
+                await asyncio.sleep(REFUSALS_EVERY_S)
+                await self.write()
+        finally:
+            await self.write()
+
+    async def write(self) -> None:
+        counted, self._rows = self._rows, {}
+        rows = [row._replace(at_ms=self.now_ms(), times=n) for row, n in counted.items()]
+        try:
+            if rows:
+                await asyncio.to_thread(self._store.add_refusals, rows)
+        except StoreUnavailable as away:
+            log.warning("%d kinds of refusals are not in the audit: %s", len(rows), away)
 
 
 class Tokens:
@@ -184,6 +267,10 @@ class Tokens:
             self._known.pop(key, None)
         return principal
 
+    def forget(self) -> None:
+        """What anybody may do has changed: it is looked up again with their next calls."""
+        self._known.clear()
+
     def _look_up(self, key: bytes) -> Principal | None:
         if (holder := self._store.holder(key, self._now_ms())) is not None:
             token, viewer = holder
@@ -207,8 +294,9 @@ if TYPE_CHECKING:
 class Doorkeeper(aio.ServerInterceptor):
     """Stands before every method of the server."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, refusals: Refusals) -> None:
         self._tokens = tokens
+        self._refusals = refusals
         self._guarded: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -264,11 +352,15 @@ class Doorkeeper(aio.ServerInterceptor):
         started = time.monotonic()
         principal: Principal | None = None
         code = grpc.StatusCode.OK
+        short, about = method.rpartition(".")[2], list[int]()
         try:
             policy = METHOD_POLICY[method]
+            _about.set(about)
             principal = await self._admit(policy, context)
-            _caller.set(principal)
             _right.set(policy)
+            if not short.rpartition("/")[2].startswith(_LOOKS):
+                at_ms = self._refusals.now_ms()
+                deed.set(_deed(principal, short, context, request_id, at_ms))
             return await act()
         except asyncio.CancelledError:
             code = grpc.StatusCode.CANCELLED
@@ -280,6 +372,11 @@ class Doorkeeper(aio.ServerInterceptor):
             code, words = status_of(error, request_id)
             if code is grpc.StatusCode.INTERNAL:
                 log.exception("a call failed", extra={"method": method, "request_id": request_id})
+            if code in _REFUSED:
+                batch_id = about[0] if about and about[0] < 2**63 else None
+                refused = _caller.get(Principal(Role.ANYONE, ""))
+                row = _deed(refused, short, context, request_id, 0)
+                self._refusals.add(row._replace(batch_id=batch_id, outcome=code.name))
             await context.abort(code, words, ((REQUEST_ID, request_id),))
         finally:
             quiet = code is grpc.StatusCode.OK and method not in _TOLD
@@ -298,7 +395,9 @@ class Doorkeeper(aio.ServerInterceptor):
     async def _admit(self, policy: May, context: Context) -> Principal:
         allowed = policy.role
         if allowed is Role.ANYONE:
-            return Principal(Role.ANYONE, "")
+            nobody = Principal(Role.ANYONE, "")
+            _caller.set(nobody)
+            return nobody
         token = _token_of(context)
         principal = await self._tokens.principal(token) if token else None
         if principal is None:
@@ -306,6 +405,7 @@ class Doorkeeper(aio.ServerInterceptor):
             raise Refusal(
                 RefusalKind.UNAUTHENTICATED, f"the token is {said}: send `authorization: Bearer TOKEN`"
             )
+        _caller.set(principal)
         if principal.role is not allowed:
             raise Refusal(
                 RefusalKind.PERMISSION_DENIED,
@@ -330,6 +430,12 @@ class Doorkeeper(aio.ServerInterceptor):
             raise Refusal(RefusalKind.UNAUTHENTICATED, "the token is no longer good: log in again")
         if now.viewer != before.viewer:
             raise Refusal(RefusalKind.UNAVAILABLE, "what you may see has changed; call again")
+
+
+def _deed(principal: Principal, method: str, context: Context, request_id: str, at_ms: int) -> AuditRow:
+    role = "admin" if principal.viewer.admin else principal.role.value
+    peer = context.peer().rpartition(":")[0].removeprefix("ipv4:").removeprefix("ipv6:")
+    return AuditRow(at_ms, principal.name, role, principal.token_id, peer, method, request_id=request_id)
 
 
 def _token_of(context: Context) -> str:

@@ -16,7 +16,7 @@ from longshore_controller.core.reactor import Reactor
 from longshore_controller.core.rows import BatchRow
 from longshore_controller.engine import Engine
 from longshore_controller.feed import Committed, Following, News, Reset
-from longshore_controller.interceptors import May, right, viewer
+from longshore_controller.interceptors import May, note_batch, right, viewer
 from longshore_controller.store import JobView, Store
 from longshore_controller.wire.submission import MAX_JOBS
 
@@ -42,6 +42,7 @@ class Visible:
 
     async def batch(self, batch_id: int, *, with_deleted: bool = False) -> BatchRow:
         row = None
+        note_batch(batch_id)
         if batch_id <= MAX_ID:
             row = await read(self._store.batch, batch_id, with_deleted=with_deleted)
         if row is None or not viewer().sees(row.user, row.billing_project):

@@ -72,7 +72,7 @@ def an_ack_before_its_commit(patch: pytest.MonkeyPatch) -> None:
         return decide_and_answer
 
     def step(engine: Engine, requests: list[Waiting]) -> tuple[list[Waiting]]:
-        return ([(r if look else eager(r, future), look, future) for r, look, future in requests],)
+        return ([(r if look else eager(r, future), look, future, who) for r, look, future, who in requests],)
 
     before(patch, Engine, "_step", step)
 
@@ -108,7 +108,7 @@ def a_failed_commit_taken_for_done(patch: pytest.MonkeyPatch) -> None:
 @bug(BUGS)
 def a_failed_commit_not_followed_by_a_reload(patch: pytest.MonkeyPatch) -> None:
     async def start_over(engine: Engine, _: Reactor, requests: list[Waiting], why: Exception) -> None:
-        for *_rest, future in requests:
+        for _ask, _look, future, _who in requests:
             _answer(future, why)
 
     patch.setattr(Engine, "_start_over", start_over)

@@ -13,11 +13,16 @@ from .connection import connect
 from .draining import say_what_is_left, wait_option
 from .formats import output_option, write_one
 from .output import Look, hint, say, write_fields
+from .users import audit, users
 
 
 @click.group("admin", epilog="Example: longshore admin freeze --reason 'a new network' --wait")
 def command() -> None:
-    """Freeze and thaw the service; for admins."""
+    """Freeze and thaw the service, let users in, see who did what; for admins."""
+
+
+command.add_command(users)
+command.add_command(audit)
 
 
 @command.command("freeze", epilog="Example: longshore admin freeze --reason 'a new network' --wait")

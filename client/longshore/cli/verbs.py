@@ -28,6 +28,7 @@ VERBS = {
         "attempts": "Show where and when a job ran, each time.",
         "spec": "Show what a job was asked to do.",
         "tree": "Show which jobs wait for which.",
+        "history": "Show who did what to a batch.",
         "ui": "Open the dashboard.",
         "open": "Open the dashboard, or say how.",
     },
@@ -41,13 +42,13 @@ VERBS = {
     },
     "Run it": {
         "workers": "See the workers, and drain them: ls, show, drain, undrain.",
-        "admin": "Freeze the service and thaw it: freeze, thaw, status.",
+        "admin": "Freeze the service and thaw it; users; who did what.",
     },
     "Me": {
         "login": "Log in to a service.",
         "logout": "Forget the token of a service.",
         "whoami": "Show who you are to the service.",
-        "auth": "Log in and out: login, logout, user.",
+        "auth": "Log in and out, and your tokens: login, logout, user, tokens, token.",
         "config": "Show and change settings and profiles.",
         "doctor": "Check whether everything is there, and say what to do.",
         "completion": "Print a script that completes commands in your shell.",

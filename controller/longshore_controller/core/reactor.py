@@ -133,6 +133,11 @@ class Reactor:
         changes.bunches, self._bunches = self._bunches, []
         return events, changes
 
+    @property
+    def emitted(self) -> list[ev.Event]:
+        """The events since the last `take`, so far."""
+        return self._events
+
     def resume(self, before: Reactor, now: int) -> None:
         """Take over from a reactor whose memory was thrown away: who it knew, not who is connected.
 

@@ -123,6 +123,22 @@ class CalledBackRow(NamedTuple):
     callback_outcome: str
 
 
+class AuditRow(NamedTuple):
+    """Who did what, or was refused what; it holds no secret."""
+
+    at_ms: int
+    actor: str
+    role: str
+    token_id: str
+    peer: str
+    method: str
+    batch_id: int | None = None
+    object: str = ""
+    outcome: str = "OK"
+    request_id: str = ""
+    times: int = 1
+
+
 @dataclass(slots=True)
 class Changes:
     """What the events since the last `take_changes` did to rows. Ranges are written first, in order."""
@@ -138,5 +154,7 @@ class Changes:
     """By SERVICE or worker id: nothing new starts there; None: it does again."""
     bunches: list[tuple[int, StagedJobs]] = field(default_factory=list)
     """Jobs of new batches, from job 1 on, by batch id. Their rows are written before all others."""
+    audit: list[AuditRow] = field(default_factory=list)
+    """Whose deeds the events are."""
     owners: dict[int, tuple[str, str]] = field(default_factory=dict)
     """batch id -> user and billing project, of every batch an event was about: for whom it is news."""

@@ -6,10 +6,11 @@ StoreUnavailable when the database does not answer; then nothing happened.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from longshore_controller.core.model import MemberRole, Viewer
-from longshore_controller.store.dialect import Dialect
+from longshore_controller.core.model import MemberRole, Refusal, RefusalKind, Viewer
+from longshore_controller.store.audit import Audit
 
 USED_EVERY_MS = 3_600_000
 """That a token was used is written down so often."""
@@ -64,9 +65,7 @@ def id_of(sha256: bytes) -> str:
     return sha256[:6].hex()
 
 
-class Directory:
-    _db: Dialect
-
+class Directory(Audit):
     # -- users -----------------------------------------------------------------------------------
 
     def ensure_user(self, name: str, now_ms: int = 0, *, admin: bool = False) -> None:
@@ -95,8 +94,82 @@ class Directory:
             roles = self._db.rows(db, sql, user)
         return _viewer(user, bool(admin and admin[0][0]), roles)
 
-    def _users(self, where: str, *values: object) -> list[UserRow]:
-        sql = f"SELECT {', '.join(UserRow._fields)} FROM users WHERE {where} ORDER BY name"
+    def user_of_subject(self, issuer: str, subject: str) -> UserRow | None:
+        """Who logged in as that before."""
+        return next(iter(self._users("issuer = ? AND subject = ?", issuer, subject)), None)
+
+    def users(self, after_name: str, limit: int) -> list[UserRow]:
+        return self._users("name > ?", after_name, limit=limit)
+
+    def invite(self, name: str, email: str, now_ms: int) -> UserRow:
+        """Whoever comes with that address is that user. Refusal ALREADY_EXISTS when either is another's."""
+        email = email.lower()
+        taken = Refusal(
+            RefusalKind.ALREADY_EXISTS, f"there is a user {name!r}, or one with {email!r}; choose another"
+        )
+        with self._recorded(f"user {name}") as db:
+            sql = "SELECT name, email FROM users WHERE name = ? OR (email <> '' AND email = ?)"
+            found = [tuple(row) for row in self._db.rows(db, sql, name, email)]
+            if found not in ([], [(name, email)]):
+                raise taken
+            self._db.execute(
+                db,
+                """INSERT INTO users (name, email, service_identity, created_at_ms) VALUES (?, ?, ?, ?)
+                ON CONFLICT DO NOTHING""",
+                *(name, email, identity_of(name), now_ms),
+            )
+        user = self.user(name)
+        if user is None or user.email != email:
+            raise taken  # Somebody was quicker.
+        return user
+
+    def admit(self, issuer: str, subject: str, email: str) -> UserRow | None:
+        """Who that is: who came before as the same, else who was invited by the address and has not come yet.
+        None: nobody."""
+        if (known := self.user_of_subject(issuer, subject)) is not None:
+            return known
+        with self._db.writing() as db:
+            self._db.execute(
+                db,
+                """UPDATE users SET issuer = ?, subject = ?
+                WHERE email = ? AND email <> '' AND issuer = '' AND suspended_at_ms IS NULL""",
+                *(issuer, subject, email.lower()),
+            )
+        return self.user_of_subject(issuer, subject)
+
+    def create_of_login(self, name: str, issuer: str, subject: str, email: str, now_ms: int) -> bool:
+        """A user who was not invited. False: the name is another's."""
+        with self._db.writing() as db:
+            made = self._db.execute(
+                db,
+                """INSERT INTO users (name, issuer, subject, email, service_identity, created_at_ms)
+                VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING""",
+                *(name, issuer, subject, email.lower(), identity_of(name), now_ms),
+            )
+            return bool(made.rowcount)
+
+    def update_user(
+        self, name: str, now_ms: int, *, suspended: bool | None = None, admin: bool | None = None
+    ) -> UserRow:
+        """Refusal NOT_FOUND."""
+        words = [] if suspended is None else ["suspended" if suspended else "no longer suspended"]
+        words += [] if admin is None else ["an admin" if admin else "no longer an admin"]
+        with self._recorded(f"user {name}: {', '.join(words)}") as db:
+            if suspended is not None:
+                # The first time of several counts.
+                at = "COALESCE(suspended_at_ms, ?)" if suspended else "CAST(? AS BIGINT)"
+                sql = f"UPDATE users SET suspended_at_ms = {at} WHERE name = ?"
+                self._db.execute(db, sql, now_ms if suspended else None, name)
+            if admin is not None:
+                self._db.execute(db, "UPDATE users SET admin = ? WHERE name = ?", int(admin), name)
+            if not self._db.rows(db, "SELECT 1 FROM users WHERE name = ?", name):
+                raise Refusal(RefusalKind.NOT_FOUND, f"there is no user {name!r}")
+        user = self.user(name)
+        assert user is not None  # Nobody is ever removed.
+        return user
+
+    def _users(self, where: str, *values: object, limit: int = 1) -> list[UserRow]:
+        sql = f"SELECT {', '.join(UserRow._fields)} FROM users WHERE {where} ORDER BY name LIMIT {limit:d}"
         with self._db.reading() as db:
             return [UserRow(row[0], bool(row[1]), *row[2:]) for row in self._db.rows(db, sql, *values)]
 
@@ -112,16 +185,26 @@ class Directory:
         now_ms: int = 0,
         expires_at_ms: int | None = None,
         ends_at_ms: int | None = None,
-    ) -> None:
-        """Whoever knows the token with this hash is that user, who exists. Without an end it is for ever."""
-        with self._db.writing() as db:
-            self._db.execute(
+    ) -> bool:
+        """Whoever knows the token with this hash is that user, who exists. Without an end it is for ever.
+        False: there is one with this hash."""
+        with self._recorded(f"token {id_of(sha256)}") as db:
+            added = self._db.execute(
                 db,
                 """INSERT INTO user_token
                     (sha256, user_name, name, scope, created_at_ms, expires_at_ms, ends_at_ms)
                 VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING""",
                 *(sha256, user, name, scope, now_ms, expires_at_ms, ends_at_ms),
             )
+            return bool(added.rowcount)
+
+    def revoke_tokens(self, user: str, sha256s: Sequence[bytes], now_ms: int) -> int:
+        """Those of the user's that were good so far; how many."""
+        marks = ", ".join("?" * len(sha256s))
+        with self._recorded(f"tokens {', '.join(map(id_of, sha256s))}"[:1_000]) as db:
+            sql = f"""UPDATE user_token SET revoked_at_ms = ?
+                WHERE user_name = ? AND sha256 IN ({marks}) AND revoked_at_ms IS NULL"""
+            return int(self._db.execute(db, sql, now_ms, user, *sha256s).rowcount)
 
     def holder(self, sha256: bytes, now_ms: int) -> Holder | None:
         """Whose good token this is; None: nobody's. That it was used is written down once in a while."""
@@ -154,7 +237,9 @@ class Directory:
 
     def _note_use(self, token: TokenRow, now_ms: int) -> None:
         slides = token.expires_at_ms is not None and token.ends_at_ms is not None
-        expires = min(now_ms + SLIDING_MS, token.ends_at_ms or 0) if slides else token.expires_at_ms
+        expires = token.expires_at_ms
+        if slides:
+            expires = max(expires or 0, min(now_ms + SLIDING_MS, token.ends_at_ms or 0))
         with self._db.writing() as db:
             sql = "UPDATE user_token SET last_used_at_ms = ?, expires_at_ms = ? WHERE sha256 = ?"
             self._db.execute(db, sql, now_ms, expires, token.sha256)
@@ -176,7 +261,7 @@ class Directory:
 
     def set_member(self, project: str, user: str, role: MemberRole) -> None:
         """They are that from now on; both exist."""
-        with self._db.writing() as db:
+        with self._recorded(f"project {project}: {user}") as db:
             self._db.execute(
                 db,
                 """INSERT INTO billing_member (project, user_name, role) VALUES (?, ?, ?)
@@ -186,13 +271,13 @@ class Directory:
 
     def remove_member(self, project: str, user: str) -> bool:
         """False: they were none."""
-        with self._db.writing() as db:
+        with self._recorded(f"project {project}: {user}") as db:
             sql = "DELETE FROM billing_member WHERE project = ? AND user_name = ?"
             return bool(self._db.execute(db, sql, project, user).rowcount)
 
     def found_project(self, project: str, user: str) -> bool:
         """The billing project exists, and is this user's if it had no members. False: it has others."""
-        with self._db.writing() as db:
+        with self._recorded(f"project {project}") as db:
             sql = "INSERT INTO billing_project (name) VALUES (?) ON CONFLICT DO NOTHING"
             self._db.execute(db, sql, project)
             self._db.execute(

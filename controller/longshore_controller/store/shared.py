@@ -91,6 +91,7 @@ class SharedStore(Directory, Pages):
                 states = bytes(initial_states(jobs.parents, bytes(len(jobs))))
                 rows = spec_rows(batch_id, first_job_id, jobs)
                 self._db.insert_jobs(db, batch_id, first_job_id, states, rows)
+                self._record(db, f"jobs {first_job_id} to {last_job_id}", batch_id)
             self._fresh.add(batch_id, first_job_id, jobs.specs)
         except Contradiction as overlap:
             raise taken from overlap
@@ -256,7 +257,9 @@ class SharedStore(Directory, Pages):
 
     def add_worker_token(self, worker_id: str, sha256: bytes) -> None:
         """Whoever knows the token with this hash is that worker."""
-        self._insert("INSERT INTO worker_token (sha256, worker_id) VALUES (?, ?)", sha256, worker_id)
+        with self._recorded(f"worker {worker_id}") as db:
+            sql = "INSERT INTO worker_token (sha256, worker_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
+            self._db.execute(db, sql, sha256, worker_id)
 
     def worker_of_token(self, sha256: bytes) -> str | None:
         return self._look_up("SELECT worker_id FROM worker_token WHERE sha256 = ?", sha256)

@@ -205,6 +205,8 @@ class Store(SharedStore):
                 "UPDATE batch SET deleted_at_ms = COALESCE(deleted_at_ms, ?) WHERE batch_id = ?",
                 *(deleted_at_ms, batch_id),
             )
+        if changes.audit:
+            self._append_audit(db, changes.audit)
         for called in changes.called_back:
             self._db.execute(
                 db,

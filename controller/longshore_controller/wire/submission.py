@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -226,7 +226,8 @@ def text(path: str, value: str) -> str:
     return value
 
 
-def page_size(request: batch_service_pb2.ListBatchesRequest | batch_service_pb2.ListJobsRequest) -> int:
+def page_size(request: Any) -> int:
+    """Of a list."""
     check_fields(request)
     if request.page_size > MAX_PAGE:
         _refuse("page_size", f"0 (that is {DEFAULT_PAGE}) to {MAX_PAGE}, got {request.page_size}")

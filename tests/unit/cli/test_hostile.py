@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from longshore.cli.verbs import VERBS
 from longshore.terminal import clean
+from longshore_api.v1 import admin_service_pb2 as admin_pb
 from longshore_api.v1 import auth_service_pb2 as auth_pb
 from longshore_api.v1 import batch_service_pb2 as pb
 from longshore_api.v1 import types_pb2 as types
@@ -100,6 +101,9 @@ def service(folders: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServ
         monkeypatch.setenv("LONGSHORE_ENDPOINT", service.endpoint)
         monkeypatch.setenv("LONGSHORE_TOKEN", TOKEN)
         monkeypatch.setenv("NO_COLOR", "1")
+        service.fleet.users["x"] = admin_pb.User(name=service.text(5), email=service.text(6), issuer="i")
+        service.fleet.audit[0].actor = service.fleet.audit[0].object = service.text(7)
+        service.tokens[b"t"] = auth_pb.Token(token_id="t", name=service.text(8))
         service.fleet.leaves_in = 5
         service.reasons = [
             pb.Reason(code="h", text=f"h{service.text(i)}", fix=service.text(i)) for i in range(N)
@@ -150,6 +154,8 @@ OF_ALL = [
     *("failures 11", "tree 11", "tree 11 --all", "get name", "whoami", "auth user -o yaml", "version"),
     *("doctor", "config show", "login", "delete 1-3 --yes", "open last", "run -d -- true", "logout"),
     *("workers ls", "workers ls -o csv", "workers drain w-1", "workers show w-1", "workers show w-1 -o yaml"),
+    *("admin users ls", "admin users ls -o csv", "admin audit", "admin audit -o yaml", "history 11"),
+    *("auth tokens", "auth tokens -o csv", "admin users suspend nobody", "auth token revoke nothing"),
     *("admin freeze", "admin status -o json", "admin status"),
     *("cancel 4 --yes --reason x", "completion bash", "submit nowhere.py", "ui", "up --cores x"),
 ]
