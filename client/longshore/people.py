@@ -176,18 +176,26 @@ class People:
         return finish(self._asked.tokens())
 
     def revoke_token(self, token_id: str) -> None:
-        """It is refused from now on. Raises NotFound."""
+        """It is refused from now on. Raises NotFound.
+
+        >>> token = client.people.create_token('for a moment', 'read')
+        >>> client.people.revoke_token(client.people.tokens()[-1].id)
+        """
         finish(self._asked.revoke(check_text("token_id", token_id)))
 
     def revoke_all_tokens(self) -> int:
-        """All of mine, also the one in use; how many."""
+        """All of mine, also the one in use; how many.
+
+        >>> client.people.revoke_all_tokens()  # doctest: +SKIP
+        3
+        """
         return finish(self._asked.revoke(None))
 
     def users(self) -> Iterator[UserStatus]:
         """All, by name. For admins.
 
-        >>> [user.admin for user in client.people.users()]
-        [True]
+        >>> next(client.people.users()).admin
+        True
         """
         after, more = "", True
         while more:
@@ -196,13 +204,23 @@ class People:
             after = page[-1].name if page else ""
 
     def invite(self, name: str, email: str) -> UserStatus:
-        """Whoever logs in with that address is that user. For admins. Raises Conflict."""
+        """Whoever logs in with that address is that user. For admins. Raises Conflict.
+
+        >>> client.people.invite('lin', 'lin@example.org').service_identity
+        'sa-lin'
+        """
         return finish(self._asked.invite(name, email))
 
     def update_user(
         self, name: str, *, suspended: bool | None = None, admin: bool | None = None
     ) -> UserStatus:
-        """For admins. Raises NotFound."""
+        """For admins. Raises NotFound.
+
+        >>> client.people.invite('eve', 'eve@example.org').suspended_at is None
+        True
+        >>> client.people.update_user('eve', suspended=True).suspended_at is None
+        False
+        """
         return finish(self._asked.update(name, suspended=suspended, admin=admin))
 
     def audit(
@@ -222,7 +240,11 @@ class People:
             before = page[-1].id if page else 0
 
     def history(self, batch_id: int) -> Sequence[BatchDeed]:
-        """Who did what to a batch, oldest first. Raises NotFound."""
+        """Who did what to a batch, oldest first. Raises NotFound.
+
+        >>> client.people.history(batch.id)[0].deed
+        'CreateBatch'
+        """
         return finish(self._asked.history(batch_id))
 
 

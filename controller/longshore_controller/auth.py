@@ -244,6 +244,6 @@ class AuthService(auth_service_pb2_grpc.AuthServiceServicer):
         meant = [row.sha256 for row in rows if request.all or row.token_id == request.token_id]
         if not meant:
             raise Refusal(RefusalKind.NOT_FOUND, f"you have no token {request.token_id!r}")
-        n = await asyncio.to_thread(self._store.revoke_tokens, user, meant, self._engine.now_ms())
+        await asyncio.to_thread(self._store.revoke_tokens, user, meant, self._engine.now_ms())
         self._tokens.forget()
-        return pb.RevokeTokensResponse(n_revoked=n)
+        return pb.RevokeTokensResponse(n_revoked=len(meant))

@@ -152,6 +152,7 @@ def test_each_package_imports_what_it_asks_for_and_nothing_else() -> None:
         "grpcio": {"grpc"},
         "grpcio-health-checking": {"grpc_health"},
         "protobuf": {"google"},
+        "pyjwt": {"jwt"},
         "pyyaml": {"yaml"},
         "tqdm": {"tqdm", "IPython"},  # IPython is there anyway in a notebook.
         "peewee": {"peewee", "playhouse"},

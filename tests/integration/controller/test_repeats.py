@@ -19,17 +19,20 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc import aio
 from integration.controller.service import Running, config_of, job, running
 from longshore_api.v1 import admin_service_pb2 as admin
+from longshore_api.v1 import auth_service_pb2 as auth
 from longshore_api.v1 import batch_service_pb2 as pb
 from longshore_api.v1 import types_pb2 as types
 from longshore_api.v1 import worker_service_pb2 as worker_pb
 from longshore_controller.__main__ import SERVICES
 
-READS = re.compile("/(Get|List|Watch|Read|Search|Check|Explain|Complete|Estimate|Failure)")
-CONVERSATIONS = {"/longshore_api.v1.WorkerService/Connect"}
-"""Repeated messages of these are the business of `test_sessions.py` and of the simulation."""
+READS = re.compile("/(Begin|Get|List|Watch|Read|Search|Check|Explain|Complete|Estimate|Failure)")
+CONVERSATIONS = {"/longshore_api.v1.WorkerService/Connect", "/longshore_api.v1.AuthService/FinishLogin"}
+"""Repeated messages of these are the business of `test_sessions.py` and of the simulation; a login needs a
+provider, and is repeated in `test_login.py`."""
 GIVEN_UP_AFTER_S = (0.0, 0.001, 0.003, 0.01)
 """Before the answer is there, and about when it is."""
 _BATCHES, _ADMIN = "/longshore_api.v1.BatchService/", "/longshore_api.v1.AdminService/"
+_AUTH = "/longshore_api.v1.AuthService/"
 METHODS = {f"/{service.full_name}/{m.name}": m for service in SERVICES for m in service.methods}
 
 
@@ -146,6 +149,34 @@ async def _(service: Running) -> Asked:
     return by_ada(service, admin.UndrainWorkerRequest(worker_id=worker_id))
 
 
+@case(_ADMIN + "InviteUser")
+async def _(service: Running) -> Asked:
+    return by_ada(service, admin.InviteUserRequest(name="lin", email="lin@example.org"))
+
+
+@case(_ADMIN + "UpdateUser")
+async def _(service: Running) -> Asked:
+    service.user("eve")
+    return by_ada(service, admin.UpdateUserRequest(name="eve", suspended=True, admin=True))
+
+
+@case(_AUTH + "AddToken")
+async def _(service: Running) -> Asked:
+    return by_ada(service, auth.AddTokenRequest(sha256=bytes(32), name="ci", scope=auth.TOKEN_SCOPE_READ, lifetime_ms=1_000))
+
+
+@case(_AUTH + "AddToken", OTHER)
+async def _(service: Running) -> Asked:
+    return by_ada(service, auth.AddTokenRequest(sha256=bytes(32), name="ci", scope=auth.TOKEN_SCOPE_SUBMIT, lifetime_ms=1_000))
+
+
+@case(_AUTH + "RevokeTokens")
+async def _(service: Running) -> Asked:
+    sha256 = bytes(32)
+    service.store.add_token("ada", sha256, name="ci")
+    return by_ada(service, auth.RevokeTokensRequest(token_id=sha256[:6].hex()))
+
+
 USED_UP = {"/longshore_api.v1.WorkerService/Activate": "its token is good for one worker"}
 """What a second call is refused, and why."""
 
@@ -175,7 +206,7 @@ async def send(service: Running, method: str, asked: Asked) -> Message:
     return answer
 
 
-NOT_COMPARED = "leader|event_log|audit|denial|sqlite|migr|user_token"
+NOT_COMPARED = "leader|event_log|audit|denial|sqlite|migr"
 """The log of events, and what is kept of who asked, and when."""
 
 

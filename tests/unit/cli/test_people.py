@@ -48,7 +48,7 @@ def test_the_audit_and_a_history_are_lists(run: Run, service: FakeService) -> No
     title, line = run("admin", "audit", "--since", "7d", "--user", "ada").lines
     assert title.split()[:5] == ["AT", "WHO", "ROLE", "WHAT", "BATCH"]
     assert line.split()[1:5] == ["ada", "admin", "CancelBatch", "7"]
-    assert run("run", "-d", "--billing-project", "test", "--", "true").code == 0
+    assert run("--billing-project", "test", "run", "-d", "--", "true").code == 0
     assert run("history", "1").lines[1].split()[-1] == "CreateBatch"
 
 

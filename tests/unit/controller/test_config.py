@@ -45,7 +45,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     [
         ("[workers]\nleese_ms = 1", "workers.leese_ms: no such key; did you mean lease_ms?"),
         ("[wokers]\nlease_ms = 1", "wokers: no such section; did you mean workers?"),
-        ("[zzz]", "zzz: no such section; there are server, database, store, service, workers"),
+        ("[zzz]", "zzz: no such section; there are server, database, store, service, login, workers"),
         ("workers = 5", "workers: a section, written as [workers], got 5"),
         ('[workers]\nlease_ms = "30"', "workers.lease_ms: a whole number from 0 to 2147483647, got '30'"),
         ("[workers]\nlease_ms = -1", "workers.lease_ms: a whole number from 0 to 2147483647, got -1"),
@@ -104,20 +104,20 @@ def test_listening_within_the_machine_needs_no_tls(tmp_path: Path, listen: str) 
 def test_what_is_shown_is_the_configuration_without_its_password(tmp_path: Path) -> None:
     config = configured(
         tmp_path,
-        DATABASE_URL="postgresql://ada:secret@db/x?password=secret",
+        DATABASE_URL="postgresql://ada:hunter2@db/x?password=hunter2",
         SERVICE_OWNER="ada",
         SERVICE_OWNER_TOKEN_FILE="/t",
         SERVICE_NOTICES='["\\"quoted\\" – ä"]',
     )
     shown = show(config)
-    assert "secret" not in shown
+    assert "hunter2" not in shown
     again = tomllib.loads(shown)
     assert again["service"]["notices"] == ['"quoted" – ä']
     assert again["workers"] == {
         "heartbeat_ms": 5000, "lease_ms": 30_000, "grace_ms": 10_000, "largest_mcpu": 16_000
     }  # fmt: skip
     del again["database"]["url"]
-    assert again.keys() == {"server", "database", "store", "service", "workers"}
+    assert again.keys() == {"server", "database", "store", "service", "login", "workers"}
 
 
 def test_checking_prints_what_holds_and_exits_with_0_or_2(

@@ -22,10 +22,12 @@ def test_a_method_without_a_policy_does_not_start(monkeypatch: pytest.MonkeyPatc
         check_policy(SERVICES)
 
 
-def test_only_activation_and_health_are_for_anyone() -> None:
+def test_only_logging_in_activation_and_health_are_for_anyone() -> None:
     assert {
         m.split("/")[1] + "/" + m.split("/")[2] for m, may in METHOD_POLICY.items() if may is May.ANYONE
     } == {
+        "longshore_api.v1.AuthService/BeginLogin",
+        "longshore_api.v1.AuthService/FinishLogin",
         "longshore_api.v1.WorkerService/Activate",
         "grpc.health.v1.Health/Check",
         "grpc.health.v1.Health/List",
