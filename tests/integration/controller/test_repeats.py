@@ -162,12 +162,18 @@ async def _(service: Running) -> Asked:
 
 @case(_AUTH + "AddToken")
 async def _(service: Running) -> Asked:
-    return by_ada(service, auth.AddTokenRequest(sha256=bytes(32), name="ci", scope=auth.TOKEN_SCOPE_READ, lifetime_ms=1_000))
+    return by_ada(
+        service,
+        auth.AddTokenRequest(sha256=bytes(32), name="ci", scope=auth.TOKEN_SCOPE_READ, lifetime_ms=1_000),
+    )
 
 
 @case(_AUTH + "AddToken", OTHER)
 async def _(service: Running) -> Asked:
-    return by_ada(service, auth.AddTokenRequest(sha256=bytes(32), name="ci", scope=auth.TOKEN_SCOPE_SUBMIT, lifetime_ms=1_000))
+    return by_ada(
+        service,
+        auth.AddTokenRequest(sha256=bytes(32), name="ci", scope=auth.TOKEN_SCOPE_SUBMIT, lifetime_ms=1_000),
+    )
 
 
 @case(_AUTH + "RevokeTokens")
