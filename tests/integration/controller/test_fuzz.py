@@ -153,6 +153,9 @@ class Caller:
             call.cancel()
         except aio.AioRpcError as error:
             assert error.details() or method.name.startswith("/grpc."), (method.name, requests)
+        # What this client says of a stream that was ended while it was still sending to it.
+        if await call.details() == "Internal error from Core":
+            return "CANCELLED"
         return str((await call.code()).name)
 
 
