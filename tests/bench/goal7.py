@@ -17,6 +17,9 @@ from longshore_controller.core.model import Hello, JobColumns, JobState
 from longshore_controller.core.reactor import CreateBatch, Limits, Reactor
 from longshore_controller.core.state import State
 
+FAILING = 500
+"""Jobs of each batch, in five ways."""
+
 
 def measure(server: postgres.Cluster, size: Size) -> list[Result]:
     many = size.of(1_000_000, 100_000, 2_000)
@@ -37,7 +40,7 @@ def measure(server: postgres.Cluster, size: Size) -> list[Result]:
     ]
     with service(server) as made, made.client as client:
         worker = made.worker()
-        small, large = (waiting_for_a_job(made, client, n, worker) for n in (few, many))
+        small, large = (waiting_for_a_job(made, client, n, worker, FAILING) for n in (few, many))
         for name, ask in _READS.items():
             found, bases = in_turns(
                 size.runs, partial(_ms, ask, client, large), partial(_ms, ask, client, small)
@@ -86,11 +89,33 @@ def _by_state(client: Client, batch: Batch) -> None:
 
 
 def _none_by_state(client: Client, batch: Batch) -> None:
-    assert not client.page_of_jobs(batch.id, size=50, states=["Failure"]).rows
+    assert not client.page_of_jobs(batch.id, size=50, states=["Success"]).rows
 
 
 def _query(client: Client, batch: Batch) -> None:
-    assert not client.page_of_jobs(batch.id, size=50, query="state:failure").rows
+    assert len(client.page_of_jobs(batch.id, size=50, query="state:failure").rows) == 50
+
+
+def _exit_code(client: Client, batch: Batch) -> None:
+    assert len(client.page_of_jobs(batch.id, size=50, query="exit:3").rows) == 50
+
+
+def _no_exit_code(client: Client, batch: Batch) -> None:
+    assert not client.page_of_jobs(batch.id, size=50, query="exit:137 OR (state:error name:x)").rows
+
+
+def _exit_code_window(client: Client, batch: Batch) -> None:
+    with client.watch_jobs(batch.id, "exit>3 attempts:1", first=FAILING // 5, n=50) as window:
+        view = next(iter(window))
+        assert view.n_matching == 2 * FAILING // 5 and view.rows
+
+
+def _failures(client: Client, batch: Batch) -> None:
+    assert [count.n for count in client.failure_counts(batch.id).counts] == [FAILING // 5] * 5
+
+
+def _completion(client: Client, batch: Batch) -> None:
+    assert client.complete_query("state:", batch_id=batch.id).found
 
 
 def _count(client: Client, batch: Batch) -> None:
@@ -108,6 +133,11 @@ _READS: dict[str, Callable[[Client, Batch], None]] = {
     "first page of a state": _by_state,
     "page of a state that no job has": _none_by_state,
     "page of the query state:failure": _query,
+    "page of the query exit:3": _exit_code,
+    "page of exit:137, which no job has": _no_exit_code,
+    "window in the middle of exit>3, with its count": _exit_code_window,
+    "failure groups": _failures,
+    "completion of state:, with counts": _completion,
     "counts of all states": _count,
     "window in the middle of state:pending, with its count": _window,
 }

@@ -14,9 +14,16 @@ def waiting_for_a_worker(made: Service, client: Client, n: int) -> Batch:
     return made.submit(client, n)
 
 
-def waiting_for_a_job(made: Service, client: Client, n: int, worker: Worker) -> Batch:
-    """Jobs that depend on one, which runs and does not end: they take no worker's room."""
-    before = len(worker.mains())
-    batch = made.submit(client, n - 1, JobSpec(("true",), parents=(1,)), first=FOREVER)
-    until(lambda: len(worker.mains()) > before)
+def waiting_for_a_job(made: Service, client: Client, n: int, worker: Worker, failing: int = 0) -> Batch:
+    """Jobs that depend on one, which runs and does not end: they take no worker's room. So many of them do not
+    depend on it and fail, in five ways."""
+    builder = client.create_batch(name="bench")
+    builder.add_job(FOREVER)
+    for i in range(failing):
+        builder.add_job(JobSpec(("true",), env={"FAKE_EXIT_CODE": str(1 + i % 5)}))
+    waiting = JobSpec(("true",), parents=(1,))
+    for _ in range(n - 1 - failing):
+        builder.add_job(waiting)
+    batch = builder.submit()
+    until(lambda: (s := batch.status()).n_failed == failing and s.n_running == 1)
     return batch

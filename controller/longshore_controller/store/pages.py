@@ -41,6 +41,8 @@ LOOKS = 16
 """Jobs that are looked at before it is asked whether to stop: a pattern takes up to 3 ms for one."""
 FEW = 8
 """Where not one of so many jobs is in the states that are asked for, these are found by the index."""
+STRETCH = 50_000
+"""Ids of batches that are looked through by one statement."""
 MAX_ID = 2**63 - 1
 DEEP = 5_000
 """Rows that are counted along the index; beyond them it is known faster which job stands where."""
@@ -109,18 +111,20 @@ class Pages:
     ) -> list[BatchRow] | None:
         """Batches that match, newest first: the viewer's own, or, where the query asks whose they are, of all
         that they may see. None when it took until then (`time.monotonic`)."""
-        found: list[BatchRow] = []
         seen = conditions.seen(viewer, everybodys=query.asks_owner)
+        if not query.terms:
+            return self._newest(seen, before_id, limit)
         wanted = conditions.both(seen, self._may_match(query))
-        most = 1_000 if query.terms else limit
-        while len(found) < limit:
+        found: list[BatchRow] = []
+        upto = self.newest_batch_id(viewer, query) + 1 if before_id is None else before_id
+        while len(found) < limit and upto > 1:
             if time.monotonic() > until:
                 return None
-            rows = self._newest(wanted, before_id, most)
+            # A stretch of ids at a time: of the rest nobody knows how long it takes.
+            first = max(1, upto - STRETCH)
+            rows = self._newest(conditions.both(wanted, ("batch_id >= ?", [first])), upto, 1_000)
             found += (row for row in rows if query.matches(item_of(row)))
-            if len(rows) < most:
-                break
-            before_id = rows[-1].batch_id
+            upto = rows[-1].batch_id if len(rows) == 1_000 else first
         return found[:limit]
 
     def batch_ids(self, viewer: Viewer, query: Query) -> tuple[array[int], array[int]]:
