@@ -15,8 +15,8 @@ def waiting_for_a_worker(made: Service, client: Client, n: int) -> Batch:
 
 
 def waiting_for_a_job(made: Service, client: Client, n: int, worker: Worker, failing: int = 0) -> Batch:
-    """Jobs that depend on one, which runs and does not end: they take no worker's room. So many of them do not
-    depend on it and fail, in five ways."""
+    """Jobs that depend on one, which runs and does not end: they take no worker's room. ``failing`` others
+    fail, in five ways."""
     builder = client.create_batch(name="bench")
     builder.add_job(FOREVER)
     for i in range(failing):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -194,7 +195,10 @@ def test_jobs_found_are_those_that_match(world: World, store: Store, monkeypatch
     assert len(n_found) > 20
 
 
-def test_batches_found_are_those_that_match(world: World, store: Store) -> None:
+def test_batches_found_are_those_that_match(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "STRETCH", 7)
     world.hello(cores=4)
     for i, name in enumerate(NAMES * 2):
         wanted = CreateBatch(
@@ -411,3 +415,22 @@ def test_pages_of_batches_stay_what_they_are_while_others_come(
         world.submit(Job())
         world.settle()
     assert seen == there[::-1]
+
+
+def test_a_list_of_batches_that_takes_too_long_is_none(world: World, store: Store) -> None:
+    world.submit()
+    world.settle()
+    assert store.batches_matching(ANN, parse_for_batches("x"), limit=1, until=0.0) is None
+
+
+def test_failures_of_before_they_were_counted_are_counted_once(world: World, store: Store) -> None:
+    """The migration comes to what commits would have."""
+    batch_id = a_batch_of_everything(world)
+    counted = store.failures(batch_id, 100)
+    assert len(counted) >= 3 and sum(tally.n for _, tally in counted) == world.batch(batch_id).n_failed
+    migration = import_module("longshore_controller.store.migrations.0011_failure_group")
+    with store._db.committing() as db:
+        store._db.execute(db, "DROP TABLE failure_group")
+        migration.up(None, db)
+    assert store.failures(batch_id, 100) == counted
+    world.check()
