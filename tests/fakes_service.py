@@ -636,6 +636,7 @@ class FakeService(FakeTokens, batch_grpc.BatchServiceServicer):
             complete=batch.complete,
             n_jobs=batch.request.n_jobs,
             n_pending=batch.n(types.JOB_STATE_PENDING),
+            n_ready=batch.n(types.JOB_STATE_READY),
             n_running=batch.n(types.JOB_STATE_RUNNING),
             n_completed=batch.n(*DONE),
             n_succeeded=succeeded,

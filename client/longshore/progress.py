@@ -21,8 +21,9 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
-from .errors import UsageError
+from .errors import BatchError, UsageError, WaitTimeout
 from .status import BatchStatus
+from .terminal import one_line
 from .units import dollars
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ _KINDS: tuple[ProgressKind, ...] = ("auto", "tty", "plain", "notebook", False)
 _EVERY_S = 60.0
 _REDRAW_S = 0.25
 _BAR_CELLS = 20
+_FIRST_LOOK_S, _LOOK_S = 5.0, 60.0
+"""After so long somebody looks why nothing runs, if nothing does; and then again and again."""
+_IN_A_MOMENT = frozenset({"PLACING", "DUE", "RUNNING", "PREPARING"})
+"""Reasons of which one will hear anyhow."""
 _RELIABLE_S = 10.0
 """Before that nobody knows how long it will take."""
 
@@ -83,13 +88,51 @@ def follow(batch: Batch, progress: TalkingProgress, timeout: float | None = None
     """
     from .failures import FirstFailures
 
-    firsts = None if isinstance(progress, _Silent) else FirstFailures(batch)
-    for status in batch.watch(timeout):
-        if firsts and not status.complete:  # What failed is told in the end, too, and better.
-            for line in firsts.news(status):
-                progress.say(line)
-        progress.changed(status)
-    return status
+    if isinstance(progress, _Silent):
+        for status in batch.watch(timeout):
+            progress.changed(status)
+        return status
+    firsts, waits = FirstFailures(batch), _Waits(batch)
+    end = None if timeout is None else time.monotonic() + timeout
+    look_s = _FIRST_LOOK_S
+    while True:
+        left = None if end is None else max(0.001, end - time.monotonic())
+        try:
+            for status in batch.watch(look_s if left is None else min(look_s, left)):
+                if not status.complete:  # What failed is told in the end, too, and better.
+                    for line in firsts.news(status):
+                        progress.say(line)
+                progress.changed(status)
+            return status
+        except WaitTimeout:
+            if end is not None and time.monotonic() >= end:
+                raise WaitTimeout(f"not complete after {timeout:g} s") from None
+        for line in waits.news():
+            progress.say(line)
+        look_s = _LOOK_S
+
+
+class _Waits:
+    """Tells why nothing of a batch runs, once for each reason."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._told: set[str] = set()
+
+    def news(self) -> list[str]:
+        """Asks only if nothing runs, as far as was seen."""
+        seen = self._batch.last_status
+        if seen is None or seen.complete or seen.n_running or not seen.n_ready:
+            return []
+        try:
+            first = self._batch.why()[0]
+        except BatchError:
+            return []  # It is not the answer that one waits for.
+        if first.code in self._told or first.code in _IN_A_MOMENT:
+            return []
+        self._told.add(first.code)
+        text, fix = one_line(first.text), one_line(first.fix)
+        return [f"nothing runs: {text}" + (f" ({fix})" if fix else "")]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import longshore as hp
 import longshore.failures
@@ -24,6 +24,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from longshore.html import batch_html
 from longshore.progress import cells, choose_progress, counts, follow, in_notebook, time_left
+from longshore_api.v1 import batch_service_pb2 as pb
+from longshore_api.v1 import types_pb2 as types
 
 EMPTY = hp.BatchStatus(
     id=8120, billing_project="test", user="ada", state="running", complete=False, closed=True, n_jobs=0,
@@ -362,3 +364,37 @@ def test_a_real_ctrl_c_leaves_the_batch_running(idle_service: FakeService, waits
 
 def test_a_run_on_this_machine_costs_nothing_and_says_nothing_of_it() -> None:
     assert counts(replace(of(3), billing_project="")) == "✓ 3"
+
+
+def test_when_nothing_runs_it_is_said_why_once(
+    idle_service: FakeService, idle_client: hp.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(longshore.progress, "_FIRST_LOOK_S", 0.05)
+    monkeypatch.setattr(longshore.progress, "_LOOK_S", 0.05)
+    builder = idle_client.create_batch(name="stuck")
+    builder.create_job(None, ["true"])
+    batch = builder.submit()
+    idle_service.batches[batch.id].jobs[1].state = types.JOB_STATE_READY
+    idle_service.reasons = [pb.Reason(code="FROZEN", text="the service is\x1b frozen", fix="wait")]
+    told: list[str] = []
+
+    class Listening:
+        def submitted(self, n: int, of: int) -> None: ...
+        def changed(self, status: hp.BatchStatus) -> None: ...
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *exc: object) -> None: ...
+
+        def say(self, line: str) -> None:
+            told.append(line)
+            idle_service.reasons = [pb.Reason(code="NO_ROOM", text="3rd in the queue")]
+            if len(told) == 2:
+                idle_service.finish(batch.id, 1)
+
+    assert follow(batch, Listening()).state == "success"
+    assert told == ["nothing runs: the service is\\x1b frozen (wait)", "nothing runs: 3rd in the queue"]
+    with pytest.raises(hp.WaitTimeout, match="not complete after 0.2 s"):
+        other = idle_client.create_batch()
+        other.create_job(None, ["true"])
+        follow(other.submit(), Listening(), 0.2)
