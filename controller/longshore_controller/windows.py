@@ -32,6 +32,8 @@ SEARCH_S = 3.0
 """For looking at names one by one; then the answer says how far it came."""
 
 BLOCK = 4_096
+LOOKED_AGAIN = 200_000
+"""Jobs with news, before all are searched anew."""
 MANY = 256
 """Jobs that come into a list, or leave it, one by one; of more, the list is made anew."""
 
@@ -280,6 +282,9 @@ class Jobs:
             if self._selection.take_in(committed.changes):
                 for page in self._pages.values():
                     page.stale = True
+            if isinstance(self._selection, _Found) and self._selection.is_outdated:
+                self._start_over()
+                continue
             if self._selection.in_place:
                 for page in self._pages.values():
                     _update(page.jobs, self._batch.batch_id, committed.changes)
@@ -455,6 +460,8 @@ class _Found:
     """Jobs that match as they are now: those of which there is news are looked at again."""
 
     in_place = False
+    is_outdated = False
+    """Too many have changed: to search anew takes a bounded time."""
 
     def __init__(self, store: Store, batch_id: int, query: Query, found: Found) -> None:
         self._store = store
@@ -481,12 +488,16 @@ class _Found:
             (_include if job_id in matching else _exclude)(self._job_ids, job_id)
 
     def take_in(self, changes: Changes) -> bool:
-        changed = {job_id for batch_id, job_id in changes.jobs if batch_id == self._batch_id}
-        for r in changes.job_ranges:
-            if r.batch_id == self._batch_id:
-                changed.update(range(r.first, r.last + 1))
         # Where the search ended, for lack of time, the list ends.
-        self._changed |= {job_id for job_id in changed if job_id <= self._searched_to}
+        changed = {j for b, j in changes.jobs if b == self._batch_id and j <= self._searched_to}
+        of_ranges = [r for r in changes.job_ranges if r.batch_id == self._batch_id]
+        n = len(self._changed) + len(changed) + sum(r.last - r.first + 1 for r in of_ranges)
+        if n > LOOKED_AGAIN:
+            self.is_outdated = True
+            return True
+        for r in of_ranges:
+            changed.update(range(r.first, min(r.last, self._searched_to) + 1))
+        self._changed |= changed
         return bool(changed)
 
 

@@ -185,10 +185,11 @@ async def test_any_query_follows_what_happens(service: Running) -> None:
         assert ended == [i for i, row in rows.items() if row.state == CANCELLED and not row.exit_code][1:]
 
 
+@pytest.mark.parametrize(("name", "most"), [("MANY", 3), ("LOOKED_AGAIN", 9)])
 async def test_very_many_changes_at_once_are_followed(
-    service: Running, monkeypatch: pytest.MonkeyPatch
+    service: Running, monkeypatch: pytest.MonkeyPatch, name: str, most: int
 ) -> None:
-    monkeypatch.setattr(windows, "MANY", 3)
+    monkeypatch.setattr(windows, name, most)
     batch_id = await service.ada.submit(*[job(name=f"n{i}") for i in range(1, 301)])
     async with jobs(service.ada, batch_id, "-ended>-1w OR id:7", first=5) as seen:
         assert (await seen.next()).n_matching == 300
