@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
@@ -92,23 +92,32 @@ def follow(batch: Batch, progress: TalkingProgress, timeout: float | None = None
         for status in batch.watch(timeout):
             progress.changed(status)
         return status
-    firsts, waits = FirstFailures(batch), _Waits(batch)
+    firsts = FirstFailures(batch)
+    for status in watch_and_say(batch, progress.say, timeout):
+        if not status.complete:  # What failed is told in the end, too, and better.
+            for line in firsts.news(status):
+                progress.say(line)
+        progress.changed(status)
+    return status
+
+
+def watch_and_say(
+    batch: Batch, say: Callable[[str], object], timeout: float | None = None
+) -> Iterator[BatchStatus]:
+    """`Batch.watch`, and each reason why nothing of it runs, when nothing does for a while."""
+    waits = _Waits(batch)
     end = None if timeout is None else time.monotonic() + timeout
     look_s = _FIRST_LOOK_S
     while True:
         left = None if end is None else max(0.001, end - time.monotonic())
         try:
-            for status in batch.watch(look_s if left is None else min(look_s, left)):
-                if not status.complete:  # What failed is told in the end, too, and better.
-                    for line in firsts.news(status):
-                        progress.say(line)
-                progress.changed(status)
-            return status
+            yield from batch.watch(look_s if left is None else min(look_s, left))
+            return
         except WaitTimeout:
             if end is not None and time.monotonic() >= end:
                 raise WaitTimeout(f"not complete after {timeout:g} s") from None
         for line in waits.news():
-            progress.say(line)
+            say(line)
         look_s = _LOOK_S
 
 

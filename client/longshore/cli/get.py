@@ -32,7 +32,10 @@ def command(target: Target, output: str) -> None:
                 return
             write_fields(_job_fields(job, look), look)
             write_attempts(job, look)
-            hint(f"what it wrote: longshore logs {job.batch_id}/{job.job_id}")
+            if job.state in ("Pending", "Ready"):
+                hint(f"why it does not run: longshore why {job.batch_id}/{job.job_id}")
+            else:
+                hint(f"what it wrote: longshore logs {job.batch_id}/{job.job_id}")
             return
         found = batch.status()
         recent.remember(client.endpoint, [found])
@@ -40,7 +43,9 @@ def command(target: Target, output: str) -> None:
             write_one("batch", found, output)
             return
         write_fields(_batch_fields(found, look), look)
-        if found.n_failed:
+        if found.n_ready and not found.n_running:
+            hint(f"why nothing runs: longshore why {found.id}")
+        elif found.n_failed:
             hint(f"{found.n_failed:,} failed: longshore failures {found.id}")
         else:
             hint(f"its jobs: longshore jobs {found.id} · live: longshore ui {found.id}")

@@ -54,6 +54,8 @@ def command(query: str | None, limit: int, output: str, columns: Sequence[str]) 
         hint("no batch matches")
     elif n == 0:
         hint("No batches yet. Run a program that uses the service: longshore submit hello.py")
+    elif waits := next((b for b in newest if b.n_ready and not b.n_running and not b.complete), None):
+        hint(f"nothing of batch {waits.id} runs: longshore why {waits.id}")
     elif newest and newest[0].n_failed:
         hint(f"{newest[0].n_failed:,} failed: longshore failures {newest[0].id}")
     elif n == limit:

@@ -13,6 +13,7 @@ import click
 from ..errors import BatchError, UsageError
 from ..handles import Job
 from ..profiles import setting
+from ..progress import watch_and_say
 from ..status import JobStatus
 from . import recent
 from .connection import PATIENT_S, connect
@@ -194,7 +195,7 @@ def _log(job: Job) -> Iterator[bytes]:
 
 def _next_attempt(job: Job, n: int) -> JobStatus:
     """The job as soon as it has more than `n` attempts, or is complete."""
-    for _ in job.batch.watch():
+    for _ in watch_and_say(job.batch, say):
         status = job.status()
         if len(status.attempts) > n or status.complete:
             return status

@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import longshore.progress
 import pytest
 from command_line import LONGSHORE, Run
 from fakes_service import TOKEN, FakeService
 from longshore import Client
 from longshore.cli import recent
+from longshore.cli import run as run_module
 from longshore_api.v1 import types_pb2 as types
 
 
@@ -135,3 +137,25 @@ def until_called(service: FakeService, call: str) -> None:
     while call not in service.faults.calls:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_run_says_why_nothing_runs_yet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with FakeService(tmp_path / "service", runs_jobs=False) as service:
+        monkeypatch.setenv("LONGSHORE_ENDPOINT", service.endpoint)
+        monkeypatch.setenv("LONGSHORE_TOKEN", TOKEN)
+        monkeypatch.setattr(longshore.progress, "_FIRST_LOOK_S", 0.05)
+        monkeypatch.setattr(longshore.progress, "_LOOK_S", 0.05)
+        said: list[str] = []
+
+        def say(line: str) -> None:
+            said.append(line)
+            service.finish(1, 1)
+
+        with Client("test") as client:
+            builder = client.create_batch()
+            builder.create_job(None, ["true"])
+            job = builder.submit().job(1)
+            service.batches[1].jobs[1].state = types.JOB_STATE_READY
+            monkeypatch.setattr(run_module, "say", say)
+            assert run_module._next_attempt(job, 0).complete
+        assert said == ["nothing runs: there is no worker (start one)"]
