@@ -16,7 +16,7 @@ from integration.controller.service import PATIENCE_S, Running, User, ended, job
 from longshore_api.v1 import auth_service_pb2, auth_service_pb2_grpc
 from longshore_api.v1 import batch_service_pb2 as pb
 from longshore_api.v1 import types_pb2 as types
-from longshore_controller import views, windows
+from longshore_controller import api, views, windows
 from longshore_controller.wire import records
 
 READY, RUNNING, SUCCESS = types.JOB_STATE_READY, types.JOB_STATE_RUNNING, types.JOB_STATE_SUCCESS
@@ -613,3 +613,28 @@ async def test_a_query_is_completed_with_fields_and_values_and_how_often_there_a
     with pytest.raises(aio.AioRpcError) as foreign:
         await offered(bob, "attr.sample=", batch_id)
     assert foreign.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_what_takes_too_long_to_look_through_is_said(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = await service.ada.submit(*[job(name=f"n{i}") for i in range(1, 41)])
+    real = service.store.search_jobs
+
+    def interrupted(*args: Any, stop: Callable[[], bool], **how: Any) -> Any:
+        asked = iter([False, False])
+        return real(*args, stop=lambda: next(asked, True), **how)
+
+    monkeypatch.setattr(service.store, "search_jobs", interrupted)
+    for query in ('name=~"."', 'name=~"." state:ready', "name:n cost>=0"):
+        async with jobs(service.ada, batch_id, query) as seen:
+            view = await seen.next()
+            assert view.n_searched == 31 and view.n_matching == 31 and len(seen.rows) == 31
+    with pytest.raises(aio.AioRpcError) as refused:
+        await service.ada.call("ListJobs", pb.ListJobsRequest(batch_id=batch_id, query='name=~"."'))
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "took longer than" in (refused.value.details() or "")
+    monkeypatch.setattr(api, "LIST_S", -1.0)
+    with pytest.raises(aio.AioRpcError) as also:
+        await service.ada.call("ListBatches", pb.ListBatchesRequest(query="cost>=0"))
+    assert also.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
