@@ -345,8 +345,8 @@ class Batch(AnyBatch):
     def jobs(self, query: str | None = None, *, states: Iterable[str] = ()) -> Iterator[Job]:
         """Jobs by id, read page by page, each with its `last_status`.
 
-        Only those that match `query`, all of its language is in docs/queries.md: terms with spaces between, such as
-        ``align -qc state:failure exit:137 dur>10m attr.sample=NA12878 name=~"chr[0-9]+"``; ``OR`` and
+        Only those that match `query` (docs/queries.md is about its language): terms with spaces between,
+        such as ``align -qc state:failure exit:137 dur>10m attr.sample=NA12878 name=~"chr[0-9]+"``; ``OR`` and
         parentheses. With `states` only those in one of them, e.g.
         ``states=['Failure', 'Error']``. Raises UsageError for a query that cannot be read, and for any of
         a run on this machine: only a service can search.
