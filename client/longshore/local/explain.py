@@ -41,10 +41,10 @@ def of_batch(batch: BatchStatus) -> tuple[Reason, ...]:
         text = f"the batch is complete: {batch.n_failed:,} of {batch.n_jobs:,} jobs failed"
         found.append(Reason("COMPLETE", text, since=batch.completed_at))
     for code, n, text in (
-        ("NO_ROOM", batch.n_ready, "ready, and wait for free cores of this machine"),
+        ("NO_ROOM", batch.n_ready, "waiting for free cores of this machine"),
         ("RUNNING", batch.n_running, "running"),
         ("PARENTS", batch.n_pending, "waiting for jobs of the batch that are not complete"),
     ):
         if n:
-            found.append(Reason(code, f"{n:,} jobs are {text}"))
+            found.append(Reason(code, f"{n:,} job{' is' if n == 1 else 's are'} {text}"))
     return tuple(found)

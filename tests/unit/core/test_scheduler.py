@@ -291,3 +291,42 @@ def test_the_place_in_the_queue_is_the_place_in_the_queue(
         none_before[state.batches[p.batch_id].user != batch.user] += 1
         state.apply(ev.AttemptAssigned(f"e{n}", p.batch_id, p.job_id, 1, p.worker_id, p.mcpu, 0))
     assert none_before == [own, others]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    workers=st.lists(st.sampled_from([2000, 4000, 8000]), min_size=1, max_size=4),
+    whose=st.sampled_from("abc"),
+    mcpu=st.sampled_from([2000, 4000, 8000]),
+    stream=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 200)), min_size=150, max_size=150),
+)
+def test_a_big_job_waits_for_nothing_that_began_after_a_worker_was_kept_for_it(
+    workers: list[int], whose: str, mcpu: int, stream: list[tuple[str, int]]
+) -> None:
+    """Whatever small jobs whoever brings: on the worker that is kept nothing begins any more."""
+    cluster = Cluster(*workers)
+    mcpu = min(mcpu, max(workers))
+    for user in sorted({*"abc"} - {whose}):
+        cluster.batch(user, *[250] * 150)
+    cluster.place()
+    big = cluster.batch(whose, mcpu)
+    left: set[str] | None = None
+    for user, which in stream:
+        cluster.batch(user, 250, 500)
+        live = sorted(cluster.state.attempts)
+        cluster.end(live[which % len(live)])
+        placed = cluster.place()
+        if big in {p.batch_id for p in placed}:
+            return
+        if (kept := cluster.kept) is not None and (kept.batch_id, kept.job_id) == (big, 1):
+            there = cluster.state.workers[kept.worker_id].attempts
+            assert left is None or there <= left, "something began on the kept worker"
+            left = set(there)
+            # What runs there ends sooner or later; here at once, one after another.
+            cluster.end(min(there))
+            cluster.place()
+        else:
+            assert left is None or cluster.state.batches[big].counts[JobState.RUNNING], "it was let go"
+        if cluster.state.batches[big].counts[JobState.RUNNING]:
+            return
+    raise AssertionError(f"150 ends later it still waits: {cluster.kept}")
