@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import AuthError, Unavailable, UsageError, WrongType
-from .profiles import LOCAL, Setting, setting, stored_token
+from .profiles import LOCAL, Setting, active_profile, profiles, setting, stored_token
 
 _START = "`longshore up` starts a service on this machine; or set LONGSHORE_ENDPOINT and LONGSHORE_TOKEN"
 
@@ -26,6 +26,8 @@ class ServiceAddress:
     endpoint: str
     """``host:port``, or ``unix:///path``."""
     token: str = field(repr=False)
+    ca_file: str = ""
+    """Certificates that vouch for the service; empty: those of the system, and none within this machine."""
     file: Path | None = field(default=None, compare=False)
     """The `service.json` that says so; `longshore up` may come back elsewhere, and it says where."""
 
@@ -65,10 +67,22 @@ def find_service(
         running = read_service_file(file)
         if running is None:
             raise Unavailable(f"no service is known: there is no {file}", hint=_START)
-        return ServiceAddress(running.endpoint, running.token, file)
+        return ServiceAddress(running.endpoint, running.token, file=file)
     _check_endpoint(chosen.value)
     found = Setting(token, "") if token else find_token(chosen, environ)
-    return ServiceAddress(chosen.value, found.value)
+    return ServiceAddress(chosen.value, found.value, _ca_file(chosen.value, environ))
+
+
+def _ca_file(endpoint: str, environ: Mapping[str, str]) -> str:
+    """The environment's, or that of the profile in use if it is for this endpoint."""
+    found = setting("ca_file", environ)
+    if found is None:
+        return ""
+    name = active_profile(environ).value
+    of_profile = found.origin != "LONGSHORE_CA_FILE"
+    if of_profile and profiles(environ).get(name, {}).get("endpoint") != endpoint:
+        return ""
+    return found.value
 
 
 def find_token(endpoint: Setting, environ: Mapping[str, str] = os.environ) -> Setting:
@@ -103,7 +117,7 @@ def read_service_file(file: Path) -> ServiceAddress | None:
     """
     try:
         content = json.loads(file.read_text())
-        address = ServiceAddress(str(content["endpoint"]), str(content["token"]), file)
+        address = ServiceAddress(str(content["endpoint"]), str(content["token"]), file=file)
         pid = int(content["pid"])
     except FileNotFoundError:
         return None

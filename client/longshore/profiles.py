@@ -19,8 +19,10 @@ from .errors import NotFound, UsageError
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
 
-KEYS = ("endpoint", "billing_project")
-"""What a profile and `.longshore.toml` may set."""
+PROJECT_KEYS = ("endpoint", "billing_project")
+"""What `.longshore.toml` may set."""
+KEYS = (*PROJECT_KEYS, "ca_file")
+"""What a profile may set. `ca_file`: who vouches for the service, where it is none of the system's."""
 LOCAL = "local"
 """The name of the profile, and the endpoint, of the service of `longshore up`."""
 DEFAULT = "default"
@@ -177,12 +179,13 @@ def _settings_of(values: object, where: str, *, only: bool = False) -> dict[str,
     """Those of KEYS; with `only`, others are refused."""
     if not isinstance(values, dict):
         raise UsageError(f"{where} must be a table")
+    keys = PROJECT_KEYS if only else KEYS
     for key, value in values.items():
-        if key in KEYS and not isinstance(value, str):
+        if key in keys and not isinstance(value, str):
             raise UsageError(f"{where}: {key} must be a text in quotes, not {value!r}")
-        if only and key not in KEYS:
-            raise UsageError(f"{where}: {key!r} cannot be set there", hint=f"only {' and '.join(KEYS)}")
-    return {key: value for key, value in values.items() if key in KEYS}
+        if only and key not in keys:
+            raise UsageError(f"{where}: {key!r} cannot be set there", hint=f"only {' and '.join(keys)}")
+    return {key: value for key, value in values.items() if key in keys}
 
 
 def _change(file: Path, change: Callable[[TOMLDocument], None], mode: int | None) -> Path:

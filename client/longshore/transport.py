@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -137,7 +138,10 @@ class Transport(ABC, Generic[Channel]):
                 if line.owner == owner and line.address == address:
                     return line
             options, credentials = _OPTIONS, None
-            if address.is_local:
+            if address.ca_file:
+                credentials = grpc.ssl_channel_credentials(_certificates(address.ca_file))
+                options = [*_OPTIONS, ("grpc.enable_http_proxy", 0)] if address.is_local else _OPTIONS
+            elif address.is_local:
                 # gRPC would go to a proxy of the environment even for the machine itself.
                 options = [*_OPTIONS, ("grpc.enable_http_proxy", 0)]
             else:
@@ -153,6 +157,13 @@ class Transport(ABC, Generic[Channel]):
             self._lines = [line for line in self._lines if not self._is_gone(line.owner)]
             self._lines.append(_Line(channel, address, owner, rpcs))
             return self._lines[-1]
+
+
+def _certificates(file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise UsageError(f"ca_file {file} cannot be read: {error.strerror}") from error
 
 
 class BlockingTransport(Transport[grpc.Channel]):

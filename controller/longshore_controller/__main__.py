@@ -21,6 +21,7 @@ from contextlib import asynccontextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import grpc
 import structlog
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -187,8 +188,12 @@ class Controller:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         await self._health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
         listen = self._config.server.listen
+        credentials = _credentials(self._config.server)
         try:
-            port = server.add_insecure_port(listen)
+            if credentials is None:
+                port = server.add_insecure_port(listen)
+            else:
+                port = server.add_secure_port(listen, credentials)
         except RuntimeError as error:
             raise CannotStart(
                 f"server.listen: cannot listen on {listen}: it is taken or not this machine's; "
@@ -247,6 +252,44 @@ class Controller:
             await asyncio.to_thread(_write_secret, file, token)
         except OSError as error:
             raise CannotStart(f"service.activation_token_file {file}: {error.strerror}") from error
+
+
+def _credentials(server: Server) -> grpc.ServerCredentials | None:
+    """Of TLS, from its files as they are at each handshake; None without. CannotStart."""
+    if not server.tls_cert:
+        return None
+    cert, key = Path(server.tls_cert), Path(server.tls_key)
+
+    def read() -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration([(key.read_bytes(), cert.read_bytes())])
+
+    def version() -> tuple[int, ...]:
+        return *_version_of(cert), *_version_of(key)
+
+    try:
+        first, known = read(), version()
+    except OSError as error:
+        raise CannotStart(f"server.tls_cert, server.tls_key: {error.filename}: {error.strerror}") from error
+
+    def again() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal known
+        try:
+            if (now := version()) == known:
+                return None
+            made = read()
+        except OSError as error:
+            log.warning("the certificate stays as it was: %s", error)
+            return None
+        known = now
+        log.info("a new certificate: %s", cert)
+        return made
+
+    return grpc.dynamic_ssl_server_credentials(first, again)
+
+
+def _version_of(file: Path) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_mtime_ns, found.st_ino
 
 
 def _write_secret(file: Path, secret: str) -> None:

@@ -34,6 +34,10 @@ class ConfigError(Exception):
 class Server:
     listen: str = "127.0.0.1:0"
     """HOST:PORT or unix:/PATH. Port 0: a free one. Without TLS only within this machine."""
+    tls_cert: str = ""
+    """Certificate chain, PEM; with tls_key all is said by TLS. Both are read again when they change."""
+    tls_key: str = ""
+    """Its key, PEM."""
     endpoint_file: str = ""
     """Written when it listens: where. Removed at the end. Empty: not written."""
     log_format: str = "plain"
@@ -285,11 +289,13 @@ def _listening(server: Server) -> Iterator[str]:
         yield f"server.listen: HOST:PORT or unix:/PATH, got {listen!r}"
     elif int(listen.rpartition(":")[2]) > 65_535:
         yield f"server.listen: a port from 0 to 65535, got {listen!r}"
-    elif not is_local(listen):
+    elif not is_local(listen) and not server.tls_cert:
         yield (
             f"server.listen: only this machine (127.0.0.1:PORT, [::1]:PORT or unix:/PATH), got {listen!r}: "
-            "tokens and files would cross the network in the clear, and TLS is not supported yet"
+            "tokens and files would cross the network in the clear; set server.tls_cert and server.tls_key"
         )
+    if bool(server.tls_cert) != bool(server.tls_key):
+        yield "server.tls_key: required with server.tls_cert, and of no use without it"
     if server.log_format not in ("plain", "json"):
         yield f"server.log_format: plain or json, got {server.log_format!r}"
     if server.endpoint_file and not os.path.isabs(server.endpoint_file):

@@ -303,7 +303,7 @@ def programs(world: World, loop: ProcessLoop) -> Iterator[None]:
         (feed.Following, "__hash__", order),
         *((module, "os", world.disk) for module in (spool, identity, workerd_logs)),
         (spool, "COMPACT_BYTES", COMPACT_BYTES),
-        (session, "_channel", lambda controller: Channel(world.network)),
+        (session, "_channel", lambda controller, ca: Channel(world.network)),
         (workerd_main, "Daemon", the_daemon),
         (workerd_main, "clock_ms", lambda: _machine().clock_ms()),
         (workerd_main, "boot_id", lambda: _machine().boot_id()),

@@ -82,7 +82,9 @@ async def _run(flags: argparse.Namespace) -> None:
         capacity_mcpu=flags.cores,
         runtime=flags.runtime,
     )
-    become = partial(activate, flags.controller, introduction, memory, _token_source(flags), rng)
+    become = partial(
+        activate, flags.controller, introduction, memory, _token_source(flags), rng, ca=flags.ca_file
+    )
     identity = await become()
     try:
         await _serve(flags, introduction, identity, memory, spool, rng)
@@ -125,7 +127,9 @@ async def _serve(
         rng=rng,
         io_folders=runtime.name != "fake",
     )
-    session = Session(flags.controller, identity, introduction, memory, daemon, clock_ms, rng)
+    session = Session(
+        flags.controller, identity, introduction, memory, daemon, clock_ms, rng, ca=flags.ca_file
+    )
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -216,6 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--controller", metavar="HOST:PORT", required=True, type=_endpoint, help="by TLS unless it is local")
+    add("--ca-file", metavar="FILE", type=_certificates, help="who vouches for the controller; PEM")
     add("--state-dir", metavar="DIR", required=True, type=Path, help="of this worker alone, kept for ever")
     token = parser.add_mutually_exclusive_group()
     token.add_argument("--activation-token", metavar="T", help="one-time; only for a new state folder")
@@ -234,6 +239,13 @@ def _endpoint(text: str) -> str:
     if text.startswith("unix:") or re.fullmatch(r"\S+:\d{1,5}", text):
         return text
     raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT or unix:PATH, e.g. 127.0.0.1:7070")
+
+
+def _certificates(text: str) -> bytes:
+    try:
+        return Path(text).read_bytes()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be read: {error.strerror}") from None
 
 
 def _cores(text: str) -> int:

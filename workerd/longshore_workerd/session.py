@@ -111,15 +111,17 @@ async def activate(
     rng: Random,
     *,
     anew: bool = False,
+    ca: bytes | None = None,
 ) -> Identity:
     """Who this worker is: what it remembers, or what the controller says for a one-time token.
 
     Tried until the controller answers, each time with what ``token`` returns then. ActivationRefused.
-    ``anew``: what it remembers is of another service, and forgotten when this one has answered.
+    ``anew``: what it remembers is of another service, and forgotten when this one has answered. ``ca``: see
+    `Session`.
     """
     identity = None if anew else memory.identity()
     failures = 0
-    async with _channel(controller) as channel:
+    async with _channel(controller, ca) as channel:
         stub: service_grpc.WorkerServiceAsyncStub = service_grpc.WorkerServiceStub(channel)
         while identity is None:
             request = service.ActivateRequest(activation_token=token(), name=introduction.name)
@@ -154,9 +156,13 @@ class Session:
         attempts: Attempts,
         clock_ms: Callable[[], int],
         rng: Random,
+        *,
+        ca: bytes | None = None,
     ) -> None:
-        """``controller`` is HOST:PORT or unix:PATH; nothing is opened before :meth:`run`."""
+        """``controller`` is HOST:PORT or unix:PATH; nothing is opened before :meth:`run`. ``ca``: certificates
+        that vouch for it; None: those of the system, and none within this machine."""
         self._controller = controller
+        self._ca = ca
         self._metadata = (("authorization", f"Bearer {identity.worker_token}"),)
         self._introduction = introduction
         self._memory = memory
@@ -183,7 +189,7 @@ class Session:
 
     async def run(self) -> None:
         """Until cancelled. IdentityUnknown."""
-        async with _channel(self._controller) as channel:
+        async with _channel(self._controller, self._ca) as channel:
             self._stub = service_grpc.WorkerServiceStub(channel)
             failures = 0
             while True:
@@ -371,8 +377,8 @@ def is_local(controller: str) -> bool:
         return False
 
 
-def _channel(controller: str) -> aio.Channel:
-    """In the clear only within this machine. The pause between connections is ours, not gRPC's."""
+def _channel(controller: str, ca: bytes | None) -> aio.Channel:
+    """In the clear only within this machine, and there only without ``ca``. The pause between connections is ours, not gRPC's."""
     options = [
         ("grpc.max_receive_message_length", _MESSAGE_BYTES),
         ("grpc.max_send_message_length", _MESSAGE_BYTES),
@@ -380,10 +386,10 @@ def _channel(controller: str) -> aio.Channel:
         ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
     ]
-    if is_local(controller):
+    if is_local(controller) and ca is None:
         # A proxy of the environment would look for it on its own machine.
         return aio.insecure_channel(controller, [*options, ("grpc.enable_http_proxy", 0)])
-    return aio.secure_channel(controller, grpc.ssl_channel_credentials(), options)
+    return aio.secure_channel(controller, grpc.ssl_channel_credentials(ca), options)
 
 
 async def _read(call: Stream) -> service.ControllerMessage | None:

@@ -85,7 +85,7 @@ def show(origin: bool, output: str) -> None:
 @click.argument("key", type=click.Choice(KEYS))
 @click.argument("value")
 def set_(key: str, value: str) -> None:
-    """Set KEY (endpoint, billing_project) of the profile in use, which is made when it is not there."""
+    """Set KEY (endpoint, billing_project, ca_file) of the profile in use, which is made when missing."""
     profile = os.environ.get("LONGSHORE_PROFILE") or active_profile().value
     if profile == LOCAL and key == "endpoint":
         raise UsageError("the profile local is the service of `longshore up`; its endpoint cannot be set")
