@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import AuthError, Unavailable, UsageError, WrongType
-from .profiles import LOCAL, Setting, active_profile, profiles, setting, stored_token
+from .profiles import LOCAL, Setting, profiles, setting, stored_token
 
 _START = "`longshore up` starts a service on this machine; or set LONGSHORE_ENDPOINT and LONGSHORE_TOKEN"
 
@@ -74,15 +74,11 @@ def find_service(
 
 
 def _ca_file(endpoint: str, environ: Mapping[str, str]) -> str:
-    """The environment's, or that of the profile in use if it is for this endpoint."""
-    found = setting("ca_file", environ)
-    if found is None:
-        return ""
-    name = active_profile(environ).value
-    of_profile = found.origin != "LONGSHORE_CA_FILE"
-    if of_profile and profiles(environ).get(name, {}).get("endpoint") != endpoint:
-        return ""
-    return found.value
+    """The environment's, or that of a profile for this endpoint."""
+    if file := environ.get("LONGSHORE_CA_FILE"):
+        return file
+    of_endpoint = (each for each in profiles(environ).values() if each.get("endpoint") == endpoint)
+    return next((each["ca_file"] for each in of_endpoint if "ca_file" in each), "")
 
 
 def find_token(endpoint: Setting, environ: Mapping[str, str] = os.environ) -> Setting:

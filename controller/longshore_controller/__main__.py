@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import grpc
 import structlog
@@ -271,7 +272,8 @@ def _credentials(server: Server) -> grpc.ServerCredentials | None:
     except OSError as error:
         raise CannotStart(f"server.tls_cert, server.tls_key: {error.filename}: {error.strerror}") from error
 
-    def again() -> grpc.ServerCertificateConfiguration | None:
+    def again() -> Any:
+        """None: they are the same."""
         nonlocal known
         try:
             if (now := version()) == known:

@@ -482,6 +482,9 @@ class Answering:
     def invocation_metadata(self) -> tuple[Any, ...]:
         return self._call.metadata
 
+    def peer(self) -> str:
+        return "sim:0"
+
 
 async def _requests(way: Way, deserialize: Any) -> AsyncIterator[Any]:
     while isinstance(item := await way.next(), Message):

@@ -159,8 +159,9 @@ class Session:
         *,
         ca: bytes | None = None,
     ) -> None:
-        """``controller`` is HOST:PORT or unix:PATH; nothing is opened before :meth:`run`. ``ca``: certificates
-        that vouch for it; None: those of the system, and none within this machine."""
+        """``controller`` is HOST:PORT or unix:PATH; nothing is opened before :meth:`run`.
+
+        ``ca``: certificates that vouch for it; None: those of the system, and none within this machine."""
         self._controller = controller
         self._ca = ca
         self._metadata = (("authorization", f"Bearer {identity.worker_token}"),)
@@ -378,7 +379,9 @@ def is_local(controller: str) -> bool:
 
 
 def _channel(controller: str, ca: bytes | None) -> aio.Channel:
-    """In the clear only within this machine, and there only without ``ca``. The pause between connections is ours, not gRPC's."""
+    """In the clear only within this machine, and there only without ``ca``.
+
+    The pause between connections is ours, not gRPC's."""
     options = [
         ("grpc.max_receive_message_length", _MESSAGE_BYTES),
         ("grpc.max_send_message_length", _MESSAGE_BYTES),

@@ -105,6 +105,7 @@ async def test_a_worker_that_trusts_the_ca_is_activated(config: Config, tmp_path
     async with Controller(config).serving() as (endpoint, _):
         token = Path(config.service.activation_token_file).read_text().strip()
         introduction = Introduction("w", "boot", "incarnation", "1", 1000, "fake")
+        (tmp_path / "workerd").mkdir()
         memory = Memory(tmp_path / "workerd")
         identity = await activate(
             endpoint, introduction, memory, lambda: token, random.Random(1), ca=authority.pem
