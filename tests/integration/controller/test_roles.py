@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from integration.controller.service import Running, config_of, job, running
 from longshore_api.v1 import types_pb2 as types
 from longshore_api.v1 import worker_service_pb2 as worker_pb
 from longshore_controller.__main__ import SERVICES
-from longshore_controller.core.model import MemberRole
-from longshore_controller.interceptors import hash_of
-from longshore_controller.store import id_of
+from longshore_controller.core.model import MemberRole, Refusal, Viewer
+from longshore_controller.interceptors import METHOD_POLICY, May, hash_of
+from longshore_controller.store import TokenRow, id_of
+from longshore_controller.store.directory import Directory
+from longshore_controller.visible import Visible
 
 METHODS = {f"{s.name}/{m.name}": (s, m) for s in SERVICES for m in s.methods}
 
@@ -267,3 +269,55 @@ async def test_another_workers_attempt_is_like_one_that_is_not_there(company: Co
         answers.append((code, words.replace(attempt_id, "ID")))
     assert answers[0] == answers[1]
     assert answers[0][0] == HIDDEN
+
+
+_BATCHES, _ADMIN = "/longshore_api.v1.BatchService/", "/longshore_api.v1.AdminService/"
+PLANTED: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
+    "everybody sees everything": (
+        "BatchService/GetBatch", lambda p: p.setattr(Viewer, "sees", lambda *_: True)
+    ),
+    "members do not see": (
+        "BatchService/WatchBatch", lambda p: p.setattr(Viewer, "sees", lambda v, user, _: user == v.name)
+    ),
+    "members end batches": (
+        "BatchService/CancelBatch",
+        lambda p: p.setattr(Viewer, "ends", lambda v, user, project: project in v.projects),
+    ),
+    "members fill batches": (
+        "BatchService/CloseBatch", lambda p: p.setitem(METHOD_POLICY, _BATCHES + "CloseBatch", May.SEE)
+    ),
+    "everybody lists users": (
+        "AdminService/ListUsers", lambda p: p.setitem(METHOD_POLICY, _ADMIN + "ListUsers", May.ASK)
+    ),
+    "admins pay with any project": (
+        "BatchService/CreateBatch",
+        lambda p: p.setattr(Directory, "member_role", lambda *_: MemberRole.MEMBER),
+    ),
+    "no token ends": ("AuthService/GetSession", lambda p: p.setattr(TokenRow, "is_good", lambda *_: True)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+async def test_a_planted_bug_is_found(company: Company, monkeypatch: pytest.MonkeyPatch, bug: str) -> None:
+    name, plant = PLANTED[bug]
+    plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        await test_each_role_is_answered_as_the_table_says(company, name)
+
+
+async def test_a_planted_leak_of_existence_is_found(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Visible.batch
+
+    async def leaking(visible: Visible, batch_id: int, **how: Any) -> Any:
+        try:
+            return await real(visible, batch_id, **how)
+        except Refusal as refusal:
+            if await asyncio.to_thread(visible._store.batch, batch_id) is None:
+                raise
+            raise Refusal(refusal.kind, refusal.message + " for you") from None
+
+    monkeypatch.setattr(Visible, "batch", leaking)
+    with pytest.raises(AssertionError):
+        await test_what_is_hidden_is_answered_like_what_is_not_there(company, "BatchService/GetBatch")

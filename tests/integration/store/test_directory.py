@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from longshore_controller.core.model import MemberRole, Viewer
-from longshore_controller.store import Store, id_of
+from longshore_controller.core.model import MemberRole, Refusal, RefusalKind, Viewer
+from longshore_controller.core.rows import AuditRow
+from longshore_controller.store import Store, deed, id_of
+from world import Job, World
 
 DAY = 86_400_000
 
@@ -67,3 +69,74 @@ def test_that_a_token_was_used_is_written_once_an_hour(people: Store) -> None:
         (token,) = people.tokens("ann")
         used.append(token.last_used_at_ms)
     assert used == [0, 0, 0, 3_600_000, 3_600_000]
+
+
+def test_who_was_invited_is_known_by_subject_from_the_first_time(people: Store) -> None:
+    invited = people.invite("cat", "Cat@Example.org", 7)
+    assert (invited.email, invited.service_identity) == ("cat@example.org", "sa-cat")
+    assert people.invite("cat", "cat@example.org", 9) == invited
+    for name, email in (("cat", "dog@example.org"), ("dog", "cat@example.org"), ("ann", "a@example.org")):
+        with pytest.raises(Refusal) as refused:
+            people.invite(name, email, 9)
+        assert refused.value.kind is RefusalKind.ALREADY_EXISTS
+    assert people.admit("https://i", "s1", "nobody@example.org") is None
+    for email in ("CAT@example.org", "", "new@example.org"):
+        admitted = people.admit("https://i", "s1", email)
+        assert admitted is not None and admitted.name == "cat"
+    assert people.admit("https://i", "s2", "cat@example.org") is None
+    assert people.create_of_login("eve", "https://i", "s3", "eve@example.org", 9)
+    assert not people.create_of_login("eve", "https://i", "s4", "eve@example.org", 9)
+    assert [user.name for user in people.users("", 10)] == ["ann", "bob", "cat", "eve"]
+    assert [user.name for user in people.users("bob", 1)] == ["cat"]
+
+
+def test_who_is_suspended_has_no_good_token_until_restored(people: Store) -> None:
+    people.add_token("ann", b"k" * 32)
+    assert people.update_user("ann", 11, suspended=True, admin=True).suspended_at_ms == 11
+    assert people.update_user("ann", 12, suspended=True).suspended_at_ms == 11
+    assert people.holder(b"k" * 32, 12) is None
+    assert people.update_user("ann", 13, suspended=False).suspended_at_ms is None
+    holder = people.holder(b"k" * 32, 13)
+    assert holder is not None and holder.viewer.admin
+    assert people.revoke_tokens("bob", [b"k" * 32], 14) == 0
+    assert people.revoke_tokens("ann", [b"k" * 32], 14) == 1
+    assert people.holder(b"k" * 32, 14) is None
+    with pytest.raises(Refusal) as refused:
+        people.update_user("nobody", 15, admin=True)
+    assert refused.value.kind is RefusalKind.NOT_FOUND
+
+
+def test_a_deed_and_its_line_are_one_transaction(people: Store) -> None:
+    ann = AuditRow(21, "ann", "admin", "t", "127.0.0.1", "AdminService/X", request_id="r")
+    token = deed.set(ann)
+    try:
+        people.invite("cat", "cat@example.org", 21)
+        with pytest.raises(Refusal):
+            people.update_user("nobody", 22, admin=True)
+        people.found_project("p", "ann")
+        people.set_member("p", "bob", MemberRole.MEMBER)
+        people.remove_member("p", "bob")
+    finally:
+        deed.reset(token)
+    people.set_member("p", "bob", MemberRole.MEMBER)  # Nobody's deed.
+    people.add_refusals([ann._replace(at_ms=30, outcome="NOT_FOUND", batch_id=7, times=5)] * 120)
+    refusals = people.audit(batch_id=7, before_id=None, limit=1_000)
+    assert [row.times for _, row in refusals] == [5] * 120
+    before = refusals[-1][0]
+    lines = [row.object for _, row in people.audit(user="ann", before_id=before, limit=1_000)]
+    assert lines == ["project p: bob", "project p: bob", "project p", "user cat"]
+    assert not people.audit(since_ms=31, before_id=None, limit=1)
+    assert not people.history(7, 10)
+
+
+def test_whose_deed_events_are_is_committed_with_them(store: Store) -> None:
+    world = World(store)
+    ann = AuditRow(1, "ann", "user", "t", "127.0.0.1", "BatchService/CreateBatch", batch_id=1)
+    world.create(Job(), whole=True)
+    events, changes = world.reactor.take()
+    changes.audit = [ann, ann._replace(method="BatchService/CancelBatch")]
+    store.commit(events, changes, world.now)
+    assert [row.method for row in store.history(1, 10)] == [
+        "BatchService/CreateBatch",
+        "BatchService/CancelBatch",
+    ]
