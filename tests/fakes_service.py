@@ -122,6 +122,7 @@ class FakeJob:
     logs: dict[int, bytes] = field(default_factory=dict)
     duration_ms: int = 0
     runs: int = 0
+    revoked: str = ""
 
     def parents_done(self, batch: FakeBatch) -> bool:
         return all(batch.jobs[parent].state in DONE for parent in self.spec.parents)
@@ -306,6 +307,29 @@ class FakeService(FakeTokens, batch_grpc.BatchServiceServicer):
                 batch.deleted = True
             self._changed.notify_all()
         return pb.DeleteBatchResponse()
+
+    def UndeleteBatch(
+        self, request: pb.UndeleteBatchRequest, context: grpc.ServicerContext
+    ) -> pb.UndeleteBatchResponse:
+        self._check_token(context)
+        with self._changed:
+            if request.batch_id not in self.batches:
+                self._not_found(context, f"batch {request.batch_id} does not exist, or is not yours")
+            self.batches[request.batch_id].deleted = False
+            self._changed.notify_all()
+        return pb.UndeleteBatchResponse()
+
+    def EndAttempt(
+        self, request: pb.EndAttemptRequest, context: grpc.ServicerContext
+    ) -> pb.EndAttemptResponse:
+        with self._changed:
+            _, job = self._job(request.batch_id, request.job_id, context)
+            if not job.runs or request.attempt_id != "a" * 32:
+                self._not_found(context, f"there is no attempt {request.attempt_id}")
+            if job.state not in DONE:
+                job.revoked = f"ended by {self.user}: {request.reason}".removesuffix(": ")
+            self._changed.notify_all()
+        return pb.EndAttemptResponse()
 
     def GetBatch(self, request: pb.GetBatchRequest, context: grpc.ServicerContext) -> types.Batch:
         with self._changed:
@@ -668,6 +692,7 @@ class FakeService(FakeTokens, batch_grpc.BatchServiceServicer):
             if job.runs:
                 attempt = message.attempts.add(attempt_id="a" * 32, number=1, main_ms=job.duration_ms)
                 attempt.assigned_at_ms = 1_700_000_000_000
+                attempt.revoked = job.revoked
                 attempt.state = (
                     types.ATTEMPT_STATE_ENDED if job.state in DONE else types.ATTEMPT_STATE_STARTED
                 )

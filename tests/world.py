@@ -37,6 +37,7 @@ from longshore_controller.core.model import (
     Pause,
     Refusal,
     Report,
+    Retries,
     StagedJobs,
     initial_states,
 )
@@ -62,6 +63,8 @@ class Job:
     mcpu: int = 1000
     always_run: bool = False
     retries: int = 0
+    max_preempted: int = 0
+    max_lost: int = 0
     name: str = ""
     attributes: dict[str, str] = field(default_factory=dict)
 
@@ -71,7 +74,7 @@ def staged(jobs: Sequence[Job]) -> StagedJobs:
     return StagedJobs(
         always_run=bytes(ALWAYS_RUN * job.always_run for job in jobs),
         mcpu=array("I", (job.mcpu for job in jobs)),
-        retries=array("I", (job.retries for job in jobs)),
+        retries=array("I", (Retries.pack(j.retries, j.max_preempted, j.max_lost) for j in jobs)),
         parents=[array("I", job.parents).tobytes() for job in jobs],
         names=[job.name for job in jobs],
         attributes=[job.attributes for job in jobs],
@@ -272,6 +275,18 @@ class World:
     def undrain(self, worker_id: str) -> None:
         self.reactor.on_undrain(worker_id, "root", self.now)
 
+    # -- users, later --------------------------------------------------------------------------
+
+    def undelete(self, batch_id: int) -> None:
+        """Show a batch again that is committed and deleted; others are left alone."""
+        row = self.rows.batches.get(batch_id)
+        if row is not None and row.deleted_at_ms is not None:
+            self.reactor.on_undelete(batch_id, row.user, row.user, self.now)
+
+    def end_attempt(self, attempt_id: str) -> None:
+        """Its owner wants it to end."""
+        self.reactor.on_end_attempt(attempt_id, "ann", "it hangs", self.now)
+
     # -- workers ---------------------------------------------------------------------------------
 
     def hello(self, worker_id: str = "w1", *, cores: float = 4) -> FakeWorker:
@@ -471,6 +486,16 @@ def pause_something(world: World, rng: random.Random) -> None:
         world.undrain(worker_id) if worker_id in state.draining else world.drain(worker_id)
 
 
+def with_limits(rng: random.Random, jobs: list[Job]) -> list[Job]:
+    """Some of them say how often they may be preempted, or lost."""
+    return [
+        replace(job, max_preempted=rng.choice([0, 1, 2]), max_lost=rng.choice([0, 0, 1, 2]))
+        if rng.random() < 0.15
+        else job
+        for job in jobs
+    ]
+
+
 def do_something(world: World, rng: random.Random, n_workers: int = 3) -> None:
     """One thing that a user, a worker, the network or the clock might do next."""
     world.pass_time(rng.randint(0, 3_000))
@@ -478,7 +503,7 @@ def do_something(world: World, rng: random.Random, n_workers: int = 3) -> None:
     open_ones = [b.batch_id for b in world.state.batches.values() if b.closed_at_ms is None]
     if chance < 0.10:
         (world.submit if rng.random() < 0.8 else world.create)(
-            *random_jobs(rng), user=rng.choice(["ann", "bob"])
+            *with_limits(rng, random_jobs(rng)), user=rng.choice(["ann", "bob"])
         )
     elif chance < 0.13 and open_ones:
         batch_id = rng.choice(open_ones)
@@ -488,7 +513,7 @@ def do_something(world: World, rng: random.Random, n_workers: int = 3) -> None:
     elif chance < 0.18 and world.state.batches:
         world.cancel(rng.choice(list(world.state.batches)))
     elif chance < 0.21 and world.rows.batches:
-        world.delete(rng.choice(list(world.rows.batches)))
+        (world.delete if rng.random() < 0.6 else world.undelete)(rng.choice(list(world.rows.batches)))
     elif chance < 0.22:
         world.pass_time(60_000)
     elif chance < 0.24:
@@ -506,6 +531,8 @@ def do_something(world: World, rng: random.Random, n_workers: int = 3) -> None:
             attempt_id = rng.choice(list(worker.held))
             if rng.random() < 0.3:
                 world.start(attempt_id, rng.randint(1, 5_000))
+            elif rng.random() < 0.1:
+                world.end_attempt(attempt_id)
             else:
                 reasons = [*EndReason, *[EndReason.COMPLETED] * 6]
                 code = rng.choice([0, 0, 0, 1])

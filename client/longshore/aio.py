@@ -215,6 +215,10 @@ class AsyncBatch(AnyBatch):
         """Hide it everywhere; cancels it when it is unfinished. It is still billed. May be repeated."""
         await self._calls.delete(self.id)
 
+    async def undelete(self) -> None:
+        """Show it again. What was cancelled when it was deleted stays cancelled. May be repeated."""
+        await self._calls.undelete(self.id)
+
 
 class AsyncJob(AnyJob):
     """A job of a batch, see `Job`; whatever asks the service is awaited."""
@@ -243,6 +247,12 @@ class AsyncJob(AnyJob):
     async def why(self) -> Reason:
         """Why it does not run, or how it ended; see `Job.why`."""
         return (await self._of._calls.explain(self._of.id, self._job_id))[0]
+
+    async def end_attempt(
+        self, attempt_id: str | None = None, reason: str | None = None
+    ) -> AttemptStatus | None:
+        """End an attempt that is stuck; the job is tried again; see `Job.end_attempt`."""
+        return await self._end_attempt(attempt_id, reason)
 
     async def attempts(self) -> tuple[AttemptStatus, ...]:
         """Its attempts, oldest first."""

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from .checks import check_attributes, check_bool, check_count, check_retries, check_text
+from .checks import check_attributes, check_bool, check_count, check_limit, check_retries, check_text
 from .errors import Unavailable, UsageError, WrongType
 from .handles import AnyBatch, AnyJob, Batch, Job
 from .status import JobSpec
@@ -86,6 +86,8 @@ class AnyBuilder(ABC, Generic[AJob]):
         timeout: float | None = None,
         retries: int = 0,
         always_copy_output: bool = False,
+        max_preempted: int | None = None,
+        max_lost: int | None = None,
     ) -> AJob:
         """Add a job; its handle can be a parent of later ones.
 
@@ -104,6 +106,10 @@ class AnyBuilder(ABC, Generic[AJob]):
         :param timeout: seconds; see `Task.timeout`.
         :param retries: see `Task.retries`.
         :param always_copy_output: see `Task.always_copy_output`.
+        :param max_preempted: so many preemptions make it an Error, 20 if nothing is said; with 1 it is not
+            tried again.
+        :param max_lost: so many attempts that were lost with their worker, or refused by it, make it an
+            Error, 5 if nothing is said.
 
         Raises UsageError for what cannot be, also when the batch is submitted already.
 
@@ -134,6 +140,8 @@ class AnyBuilder(ABC, Generic[AJob]):
                 timeout_ms=0 if timeout is None else parse_seconds("timeout", timeout),
                 retries=check_retries(retries),
                 always_copy_output=check_bool("always_copy_output", always_copy_output),
+                max_preempted=None if max_preempted is None else check_limit("max_preempted", max_preempted),
+                max_lost=None if max_lost is None else check_limit("max_lost", max_lost),
             )
         )
 

@@ -215,6 +215,18 @@ class Calls:
     async def delete(self, batch_id: int) -> None:
         await self._ask("DeleteBatch", batch_service_pb2.DeleteBatchRequest(batch_id=batch_id))
 
+    async def undelete(self, batch_id: int) -> None:
+        await self._ask("UndeleteBatch", batch_service_pb2.UndeleteBatchRequest(batch_id=batch_id))
+
+    async def end_attempt(self, batch_id: int, job_id: int, attempt_id: str, reason: str | None) -> None:
+        request = batch_service_pb2.EndAttemptRequest(
+            batch_id=batch_id,
+            job_id=job_id,
+            attempt_id=check_text("attempt_id", attempt_id),
+            reason=check_text("reason", reason or ""),
+        )
+        await self._ask("EndAttempt", request)
+
     async def job_status(self, batch_id: int, job_id: int) -> JobStatus:
         request = batch_service_pb2.GetJobRequest(batch_id=batch_id, job_id=job_id)
         return wire.job_status(await self._ask("GetJob", request))

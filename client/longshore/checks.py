@@ -119,6 +119,15 @@ def check_count(what: str, n: object) -> int:
     return n
 
 
+def check_limit(what: str, n: object) -> int:
+    """How many attempts that failed through nobody's fault make a job an Error: 1 to 1,000."""
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise WrongType(f"{what}({n!r}) must be a whole number, e.g. 3")
+    if not 1 <= n <= 1000:
+        raise UsageError(f"{what}({n!r}) must be between 1 and 1000; 1: it is not tried again")
+    return n
+
+
 def check_bool(what: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise WrongType(f"{what}({value!r}) must be True or False")

@@ -37,6 +37,8 @@ class Answering(Protocol):
     def watch_batch(self, batch_id: int, timeout: float | None) -> AsyncGenerator[BatchStatus, None]: ...
     async def cancel(self, batch_id: int, reason: str | None) -> None: ...
     async def delete(self, batch_id: int) -> None: ...
+    async def undelete(self, batch_id: int) -> None: ...
+    async def end_attempt(self, batch_id: int, job_id: int, attempt_id: str, reason: str | None) -> None: ...
     def jobs(
         self, batch_id: int, query: str | None, states: Iterable[str]
     ) -> AsyncGenerator[JobStatus, None]: ...
@@ -210,6 +212,19 @@ class AnyJob:
                 if status.complete:
                     break
         return status
+
+    async def _end_attempt(self, attempt_id: str | None, reason: str | None) -> AttemptStatus | None:
+        attempts = (await self._ask_status()).attempts
+        if attempt_id is None:
+            live = [attempt for attempt in attempts if attempt.state != "ended"]
+        else:
+            live = [attempt for attempt in attempts if attempt.id == attempt_id]
+            if not live:
+                raise NotFound(f"{self!r} has no attempt {attempt_id!r}")
+        if not live:
+            return None
+        await self._of._calls.end_attempt(self._of.id, self._job_id, live[-1].id, reason)
+        return live[-1]
 
 
 class AnyLog:
@@ -396,6 +411,17 @@ class Batch(AnyBatch):
         """
         finish(self._calls.delete(self.id))
 
+    def undelete(self) -> None:
+        """Show it again. What was cancelled when it was deleted stays cancelled. May be repeated.
+
+        >>> batch = client.create_batch(name='kept').submit()
+        >>> batch.delete()
+        >>> batch.undelete()
+        >>> [batch.last_status.name for batch in client.list_batches(query='kept')]
+        ['kept']
+        """
+        finish(self._calls.undelete(self.id))
+
 
 class Job(AnyJob):
     __doc__ = AnyJob.__doc__
@@ -447,6 +473,23 @@ class Job(AnyJob):
         its command ended with exit code 3
         """
         return finish(self._of._calls.explain(self._of.id, self._job_id))[0]
+
+    def end_attempt(self, attempt_id: str | None = None, reason: str | None = None) -> AttemptStatus | None:
+        """End an attempt that is stuck; the job is tried again, and nothing is counted against it.
+
+        Without `attempt_id` the one that is under way; returns it as it was then, None if there was none.
+        An attempt that has ended stays as it is.
+
+        >>> builder = client.create_batch(name='stuck')
+        >>> stuck = builder.create_job(None, ['sleep', '600'])
+        >>> batch = builder.submit()
+        >>> while not stuck.attempts():
+        ...     time.sleep(0.1)
+        >>> stuck.end_attempt(reason='it hangs').number
+        1
+        >>> batch.cancel()
+        """
+        return finish(self._end_attempt(attempt_id, reason))
 
     def attempts(self) -> tuple[AttemptStatus, ...]:
         """Its attempts, oldest first.

@@ -116,6 +116,10 @@ class JobSpec(Record):
     timeout_ms: int = 0
     retries: int = 0
     always_copy_output: bool = False
+    max_preempted: int | None = None
+    """So many preemptions make it an Error; None: the service's limit, 20."""
+    max_lost: int | None = None
+    """So many attempts that were lost or refused make it one; None: the service's limit, 5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,8 @@ class AttemptStatus(_Priced):
     cost_nanousd: int
     containers: Mapping[str, ContainerStatus]
     """By name, in the order in which they run."""
+    revoked: str = ""
+    """Why the service withdrew it, and who wanted that; '' if it did not."""
 
 
 @dataclass(frozen=True, slots=True)

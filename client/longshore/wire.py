@@ -95,6 +95,10 @@ def write_job_spec(spec: JobSpec, message: types_pb2.JobSpec) -> None:
         message.retries = spec.retries
     if spec.always_copy_output:
         message.always_copy_output = True
+    if spec.max_preempted is not None:
+        message.max_preempted = spec.max_preempted
+    if spec.max_lost is not None:
+        message.max_lost = spec.max_lost
 
 
 def job_spec(message: types_pb2.JobSpec) -> JobSpec:
@@ -114,6 +118,8 @@ def job_spec(message: types_pb2.JobSpec) -> JobSpec:
         timeout_ms=message.timeout_ms,
         retries=message.retries,
         always_copy_output=message.always_copy_output,
+        max_preempted=message.max_preempted if message.HasField("max_preempted") else None,
+        max_lost=message.max_lost if message.HasField("max_lost") else None,
     )
 
 
@@ -187,6 +193,7 @@ def attempt_status(message: types_pb2.Attempt) -> AttemptStatus:
         reserved_mcpu=message.reserved_mcpu,
         cost_nanousd=message.cost_nanousd,
         containers=MappingProxyType({container.name: container for container in containers}),
+        revoked=message.revoked,
     )
 
 

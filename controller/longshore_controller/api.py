@@ -144,7 +144,7 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
     async def CancelBatch(
         self, request: batch_service_pb2.CancelBatchRequest, context: Context
     ) -> batch_service_pb2.CancelBatchResponse:
-        reason, user = submission.cancel_reason(request), caller()
+        reason, user = submission.reason(request), caller()
         batch_id = request.batch_id
         await self._visible.batch(batch_id)
         await self._engine.submit(lambda r, now: r.on_cancel(batch_id, user, reason, now))
@@ -161,6 +161,29 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
                 lambda r, now: r.on_delete(batch_id, user, row.user, now, row.billing_project)
             )
         return batch_service_pb2.DeleteBatchResponse()
+
+    async def UndeleteBatch(
+        self, request: batch_service_pb2.UndeleteBatchRequest, context: Context
+    ) -> batch_service_pb2.UndeleteBatchResponse:
+        submission.check_fields(request)
+        batch_id, user = request.batch_id, caller()
+        row = await self._visible.batch(batch_id, with_deleted=True)
+        if row.deleted_at_ms is not None:
+            await self._engine.submit(
+                lambda r, now: r.on_undelete(batch_id, user, row.user, now, row.billing_project)
+            )
+        return batch_service_pb2.UndeleteBatchResponse()
+
+    async def EndAttempt(
+        self, request: batch_service_pb2.EndAttemptRequest, context: Context
+    ) -> batch_service_pb2.EndAttemptResponse:
+        reason, attempt_id, user = submission.reason(request), submission.ended_attempt(request), caller()
+        key = request.batch_id, request.job_id
+        await self._visible.job(*key)
+        attempt = await self._named_attempt(*key, attempt_id)
+        if attempt.ended_at_ms is None:
+            await self._engine.submit(lambda r, now: r.on_end_attempt(attempt_id, user, reason, now))
+        return batch_service_pb2.EndAttemptResponse()
 
     # -- pages -------------------------------------------------------------------------------------
 

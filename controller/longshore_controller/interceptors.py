@@ -104,6 +104,8 @@ METHOD_POLICY = {
     _BATCHES + "CloseBatch": May.FILL,
     _BATCHES + "CancelBatch": May.END,
     _BATCHES + "DeleteBatch": May.END,
+    _BATCHES + "UndeleteBatch": May.END,
+    _BATCHES + "EndAttempt": May.END,
     _BATCHES + "GetBatch": May.SEE,
     _BATCHES + "GetBatchHistory": May.SEE,
     _BATCHES + "ListBatches": May.ASK,
@@ -140,7 +142,16 @@ METHOD_POLICY = {
 """Who may call what. Of a batch it is asked by `Visible`, which every method looks it up with."""
 
 _TOLD = frozenset(
-    _BATCHES + name for name in ("CreateBatch", "SubmitJobs", "CloseBatch", "CancelBatch", "DeleteBatch")
+    _BATCHES + name
+    for name in (
+        "CreateBatch",
+        "SubmitJobs",
+        "CloseBatch",
+        "CancelBatch",
+        "DeleteBatch",
+        "UndeleteBatch",
+        "EndAttempt",
+    )
 ) | {_WORKERS + "Activate", *(_ADMIN + name for name in ("Freeze", "Thaw", "DrainWorker", "UndrainWorker"))}
 """What changes something is logged; everything else only when it fails: looking is most of what is done."""
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from longshore_controller.core.events import BatchDeleted
+from longshore_controller.core.events import BatchDeleted, BatchUndeleted
 from longshore_controller.core.model import STATE_MASK, JobState, Viewer
 from longshore_controller.core.query import Query
 from longshore_controller.core.rows import BatchRow, Changes
@@ -136,6 +136,8 @@ class Batches:
             for event in committed.events:
                 if isinstance(event, BatchDeleted):
                     self._forget(event.batch_id)
+                elif isinstance(event, BatchUndeleted):
+                    self._known = False  # Its row is not among the changes if it is complete.
 
     async def refresh(self, positions: Collection[BatchesAt]) -> None:
         while True:

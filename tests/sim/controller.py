@@ -78,8 +78,9 @@ class Controller:
         self.engine = Engine(
             cast(Store, world.database), self._feed, world.limits, clock=clock, new_id=world.new_id
         )
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._links: set[Link] = set()
+        # In the order in which they came: sets would go by addresses, and no seed be told twice.
+        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._links: dict[Link, None] = {}
         self._spawn(self.engine.run())
         store = cast(Store, world.database)
         callbacks = Callbacks(store, self.engine, self._feed, private=True, post=world.oracle.call_back)
@@ -99,12 +100,12 @@ class Controller:
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._done)
         return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+        del self._tasks[task]
         if task.cancelled():
             return
         error = task.exception()
@@ -161,10 +162,18 @@ class Controller:
         with suppress_missing():
             await self.engine.submit(lambda r, now: r.on_undrain(worker_id, "root", now))
 
+    async def undelete(self, batch_id: int) -> None:
+        row = self._world.database.rows.batches[batch_id]
+        if row.deleted_at_ms is not None:
+            await self.engine.submit(lambda r, now: r.on_undelete(batch_id, "ann", row.user, now))
+
+    async def end_attempt(self, attempt_id: str) -> None:
+        await self.engine.submit(lambda r, now: r.on_end_attempt(attempt_id, "ann", "it hangs", now))
+
     # -- for workers ---------------------------------------------------------------------------------
 
     def accept(self, link: Link) -> None:
-        self._links.add(link)
+        self._links[link] = None
         self._spawn(self._serve(link))
 
     async def _serve(self, link: Link) -> None:
@@ -182,7 +191,7 @@ class Controller:
                 self._world.oracle.seen[f"a session ends: {refusal.kind.value}"] += 1
             link.hang_up(by_worker=False)
             await conversation.over()
-        self._links.discard(link)
+        del self._links[link]
 
 
 class _Conversation:

@@ -30,7 +30,7 @@ from sim.link import Link
 from sim.machine import Machine
 from sim.oracle import CALLBACK, Oracle, Violation
 from sim.virtual import VirtualLoop
-from world import random_jobs
+from world import random_jobs, with_limits
 
 BEGIN_MS = 1_700_000_000_000
 OVER_WITHIN_MS = 2 * 3_600_000
@@ -256,6 +256,9 @@ class History:
         """One batch, from its creation to whatever its user makes of it."""
         rng = Random(f"{self.seed}/user {number}")
         jobs = random_jobs(rng, most=rng.choice([4, 8, 12]))
+        # Of its own chance, so that what was there before goes on as it did.
+        more = Random(f"{self.seed}/more of user {number}")
+        jobs = with_limits(more, jobs)
         await asyncio.sleep(rng.randint(0, self.weather.lasts_ms // 2) / 1000)
         user = rng.choice(["ann", "bob"])
         callback = CALLBACK if Random(f"{self.seed}/callback {number}").random() < 0.3 else ""
@@ -268,12 +271,31 @@ class History:
         await asyncio.sleep(rng.choice([0, 0.1, 5]))
         self.database.stage(batch_id, jobs)
         await self._insist(rng, lambda c: c.close(batch_id))
+        if more.random() < 0.3:
+            await self._end_some(more, batch_id)
         if wants_cancel:
             await asyncio.sleep(rng.choice([0, 0.02, 5, 40]))
             await self._insist(rng, lambda c: c.cancel(batch_id))
         if wants_delete:
             await asyncio.sleep(rng.choice([0, 1, 60, 300]))
             await self._insist(rng, lambda c: c.delete(batch_id))
+            self.oracle.hidden[batch_id] = True
+            if more.random() < 0.5:
+                await asyncio.sleep(more.choice([0, 1, 60]))
+                await self._insist(more, lambda c: c.undelete(batch_id))
+                self.oracle.hidden[batch_id] = False
+
+    async def _end_some(self, rng: Random, batch_id: int) -> None:
+        """Attempts of this batch that its owner is tired of."""
+        for _ in range(rng.randint(1, 3)):
+            await asyncio.sleep(rng.choice([0.02, 1, 10]))
+            live = [
+                a for a, known in self.oracle.attempts.items() if known.key[0] == batch_id and not known.ended
+            ]
+            if live:
+                attempt_id = rng.choice(live)
+                await self._insist(rng, lambda c, a=attempt_id: c.end_attempt(a))  # type: ignore[misc]
+                self.oracle.withdrawn(attempt_id)
 
     async def _administer(self) -> None:
         """In some histories somebody freezes the service and drains workers, and takes it back."""

@@ -137,6 +137,8 @@ class Oracle:
         self.machines: dict[str, Machine] = {}
         self.runs: dict[str, Run] = {}
         """By attempt id."""
+        self.hidden: dict[int, bool] = {}
+        """Batches whose user was told that they are deleted; False: that they are not any more."""
         self.told: dict[str, Report] = {}
         """What each attempt's own worker said of its end, from when it was on disk."""
         self.seen: Counter[str] = Counter()
@@ -218,7 +220,7 @@ class Oracle:
                 case ev.BatchCalledBack():
                     require(self.called_back[event.batch_id] > 0, "what is said to be told was told", event)
                     require(event.outcome == TOLD, "and what came of it", event)
-                case ev.BatchDeleted():
+                case ev.BatchDeleted() | ev.BatchUndeleted():
                     require(event.batch_id in self.batches, "what is deleted exists", event)
 
     def call_back(self, url: str, body: bytes, private: bool) -> str:
@@ -384,6 +386,12 @@ class Oracle:
         good = all(p.is_complete if job.plan.always_run else p is JobState.SUCCESS for p in parents)
         require(good, "no job goes before its parents", (job, parents))
 
+    def withdrawn(self, attempt_id: str) -> None:
+        """The user was told that this attempt ends now, or has ended."""
+        attempt = self.attempts[attempt_id]
+        require(attempt.revoked or attempt.ended, "what is answered to have ended ends", attempt_id)
+        self.seen["an attempt that its owner ended"] += attempt.revoked
+
     # -- what really happens -------------------------------------------------------------------------
 
     def controller_died(self) -> None:
@@ -503,6 +511,9 @@ class Oracle:
 
     def _check_batch(self, batch_id: int, batch: KnownBatch, jobs: list[JobRow], rows: Rows) -> None:
         row = rows.batches[batch_id]
+        if batch_id in self.hidden:
+            is_hidden = row.deleted_at_ms is not None
+            require(is_hidden is self.hidden[batch_id], "a batch is hidden as its user was told", row)
         if not batch.closed:
             require(row.state is BatchState.OPEN, "what is not closed is open", row)
             return
@@ -544,5 +555,7 @@ def _verdict(e: ev.AttemptEnded, job: KnownJob, cancelled: bool) -> JobState:
         [EndReason.PREEMPTED] if e.reason is EndReason.PREEMPTED else [EndReason.LOST, EndReason.REFUSED]
     )
     so_far = sum(job.ends[reason] for reason in like_it) + 1
-    most = {EndReason.PREEMPTED: MAX_PREEMPTED, EndReason.LOST: MAX_LOST, EndReason.REFUSED: MAX_LOST}
+    lost = job.plan.max_lost or MAX_LOST
+    preempted = job.plan.max_preempted or MAX_PREEMPTED
+    most = {EndReason.PREEMPTED: preempted, EndReason.LOST: lost, EndReason.REFUSED: lost}
     return JobState.ERROR if so_far >= most.get(e.reason, so_far + 1) else JobState.READY

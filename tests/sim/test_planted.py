@@ -469,15 +469,39 @@ def a_cancel_that_is_forgotten_by_a_reload(patch: pytest.MonkeyPatch) -> None:
 def one_retry_too_many(patch: pytest.MonkeyPatch) -> None:
     real = verdict.verdict
 
-    def more(*args: Any, retries: int, cancelled: bool) -> verdict.Verdict:
-        return real(*args, retries=retries + 1, cancelled=cancelled)
+    def more(*args: Any, retries: model.Retries, cancelled: bool) -> verdict.Verdict:
+        return real(*args, retries=retries._replace(own=retries.own + 1), cancelled=cancelled)
 
     patch.setattr(reactor, "verdict", more)
 
 
 @bug(BUGS)
 def a_lost_attempt_that_fails_its_job(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(verdict, "MAX_LOST", 2)
+    patch.setattr(model, "MAX_LOST", 2)
+
+
+@bug(BUGS)
+def a_jobs_own_limit_of_preemptions_that_is_not_kept(patch: pytest.MonkeyPatch) -> None:
+    real = model.Retries.unpack
+    patch.setattr(model.Retries, "unpack", lambda packed: real(packed)._replace(max_preempted=20))
+
+
+@bug(BUGS)
+def an_attempt_that_its_owner_ended_counted_as_lost(patch: pytest.MonkeyPatch) -> None:
+    def count(_: None, tries: Tries, reason: model.EndReason, job_state: JobState) -> None:
+        tries.n_lost += reason is model.EndReason.REVOKED
+
+    after(patch, Tries, "count", count)
+
+
+@bug(BUGS)
+def an_attempt_that_goes_on_though_its_owner_ended_it(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Reactor, "on_end_attempt", lambda reactor, attempt_id, by, reason, now: None)
+
+
+@bug(BUGS)
+def an_undelete_that_is_answered_and_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Reactor, "on_undelete", lambda reactor, batch_id, by, user, now: None)
 
 
 @bug(BUGS)

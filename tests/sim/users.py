@@ -21,7 +21,7 @@ from sim.database import Records
 from sim.oracle import CALLBACK, Oracle, require
 from sim.weather import Weather
 from sim.wire import Channel, Network
-from world import Job, random_jobs
+from world import Job, random_jobs, with_limits
 
 UNKNOWN = {
     grpc.StatusCode.UNAVAILABLE,
@@ -92,6 +92,8 @@ class User(Caller):
     async def run(self) -> None:
         rng, stub = self._rng, self._stub
         jobs = random_jobs(rng, most=rng.choice([4, 8, 12]))
+        more = Random(f"{self._world.seed}/more of user {self._number}")
+        jobs = with_limits(more, jobs)
         await asyncio.sleep(rng.randint(0, self._world.weather.lasts_ms // rng.choice([2, 10])) / 1000)
         request_id = f"request {self._number}"
         whole = jobs if rng.random() < 0.4 else []
@@ -121,14 +123,36 @@ class User(Caller):
         else:
             self._world.happened("a batch that came with its jobs")
         watching = asyncio.create_task(self._watch(batch_id)) if rng.random() < 0.5 else None
+        if more.random() < 0.3:
+            await self._end_some(more, batch_id)
         if wants_cancel:
             await asyncio.sleep(rng.choice([0, 0.02, 5, 40]))
             await self._insist(stub.CancelBatch, lambda: cancel)
         if wants_delete:
             await asyncio.sleep(rng.choice([0, 1, 60, 300]))
             await self._insist(stub.DeleteBatch, lambda: batches.DeleteBatchRequest(batch_id=batch_id))
+            self._world.oracle.hidden[batch_id] = True
+            if more.random() < 0.5:
+                back = batches.UndeleteBatchRequest(batch_id=batch_id)
+                await asyncio.sleep(more.choice([0, 1, 60]))
+                await self._insist(stub.UndeleteBatch, lambda: back)
+                self._world.oracle.hidden[batch_id] = False
         if watching is not None:
             await watching
+
+    async def _end_some(self, rng: Random, batch_id: int) -> None:
+        """Attempts of this batch that its owner is tired of."""
+        oracle = self._world.oracle
+        for _ in range(rng.randint(1, 3)):
+            await asyncio.sleep(rng.choice([0.02, 1, 10]))
+            live = [a for a, k in oracle.attempts.items() if k.key[0] == batch_id and not k.ended]
+            if live:
+                attempt_id = rng.choice(live)
+                request = batches.EndAttemptRequest(
+                    batch_id=batch_id, job_id=oracle.attempts[attempt_id].key[1], attempt_id=attempt_id
+                )
+                await self._insist(self._stub.EndAttempt, lambda request=request: request)  # type: ignore[misc]
+                oracle.withdrawn(attempt_id)
 
     async def _bunches(self, batch_id: int, jobs: Sequence[Job]) -> AsyncIterator[Any]:
         """In two bunches, one of them twice."""
@@ -150,6 +174,8 @@ class User(Caller):
             parents=job.parents,
             always_run=job.always_run,
             retries=job.retries,
+            max_preempted=job.max_preempted or None,
+            max_lost=job.max_lost or None,
             timeout_ms=0 if job_id % 4 else 60_000,
             input_files=[copy_in] if job_id % 3 == 0 else [],
             output_files=[copy_out] if job_id % 5 == 0 else [],

@@ -21,7 +21,7 @@ from textual.message import Message
 from textual.screen import Screen
 
 from . import format, themes
-from .feed import Feed, cancel, delete
+from .feed import Feed, cancel, delete, undelete
 from .model import Heard, Link, Lost, Refused, Update, confirmed_by, consequences
 from .palette import Commands
 from .screens.batch import BatchScreen
@@ -106,6 +106,8 @@ class Dashboard(App[None]):
         self._begin_in = theme
         self._badges: dict[int, str] = {}
         """Batches of which something was asked that is not seen yet: ``cancelling`` or ``deleting``."""
+        self._deleted: Sequence[BatchStatus] = ()
+        """What was deleted last, and can be shown again."""
         self.animation_level = "none"
         self._filters.append(Harmless(ascii_only=is_plain(environ)))
 
@@ -241,8 +243,15 @@ class Dashboard(App[None]):
         open_ones = [batch for batch in batches if not batch.complete]
         lines = [("", "They are cancelled first.")] if open_ones else []
         lines += [*consequences(open_ones)] if open_ones else []
-        lines += [("", "It is hidden everywhere, and still billed. This cannot be undone.")]
+        lines += [("", "It is hidden everywhere, and still billed; u shows it again, cancelled as it is.")]
         self._confirm("delete", batches, lines, done)
+
+    def undelete(self) -> None:
+        """Show again what was deleted last."""
+        if not self._deleted:
+            self.say("nothing was deleted here; by its number: longshore undelete N")
+        elif self._can_send():
+            self._send("undelete", self._deleted, lambda: None)
 
     def _confirm(
         self,
@@ -276,13 +285,15 @@ class Dashboard(App[None]):
 
     def _send(self, what: str, batches: Sequence[BatchStatus], done: Callable[[], Any]) -> None:
         ids = [batch.id for batch in batches]
-        self._badges.update(dict.fromkeys(ids, "cancelling" if what == "cancel" else "deleting"))
+        doing = {"cancel": "cancelling", "delete": "deleting"}
+        if what in doing:
+            self._badges.update(dict.fromkeys(ids, doing[what]))
         self._refresh_rows()
 
         def answered(error: BatchError | None) -> None:
             self.post_message(self.Done(batches, what, error, done))
 
-        self.feed.ask((cancel if what == "cancel" else delete)(ids), answered)
+        self.feed.ask({"cancel": cancel, "delete": delete, "undelete": undelete}[what](ids), answered)
 
     def on_dashboard_done(self, message: Done) -> None:
         names = " ".join(f"#{batch.id}" for batch in message.batches[:5])
@@ -294,7 +305,12 @@ class Dashboard(App[None]):
             if message.what == "delete":
                 for batch in message.batches:
                     self._badges.pop(batch.id, None)
-                self.say(f"deleted {names}, still billed; same as: {_command('delete', message.batches)}")
+                self._deleted = message.batches
+                undo = _command("undelete", message.batches)
+                self.say(f"deleted {names}, still billed · u undoes it (or {undo})")
+            elif message.what == "undelete":
+                self._deleted = ()
+                self.say(f"{names} in the list again; same as: {_command('undelete', message.batches)}")
             message.done()
         self._refresh_rows()
 

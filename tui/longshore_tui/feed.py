@@ -408,6 +408,14 @@ def delete(batch_ids: Iterable[int]) -> Callable[[Client], None]:
     return ask
 
 
+def undelete(batch_ids: Iterable[int]) -> Callable[[Client], None]:
+    def ask(client: Client) -> None:
+        for batch_id in batch_ids:
+            Batch(client, batch_id).undelete()
+
+    return ask
+
+
 def next_failed(
     batch_id: int, query: str, job_id: int, *, forward: bool
 ) -> Callable[[Client], tuple[int, int] | None]:

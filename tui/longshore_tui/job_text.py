@@ -165,8 +165,8 @@ def _say_attempt(text: Text, attempt: AttemptStatus, job: JobStatus) -> None:
     if attempt.reason:
         text.append(f", {attempt.reason}")
     text.append(f"   {format.money(attempt.cost_nanousd, so_far=so_far)}\n")
-    if attempt.message:
-        text.append(f"  {format.one_line(attempt.message)}\n", format.WARNING)
+    if said := attempt.revoked or attempt.message:
+        text.append(f"  {format.one_line(said)}\n", format.WARNING)
     text.append(f"  worker {format.one_line(attempt.worker_id, 60)}")
     text.append(f"   assigned {attempt.assigned_at.astimezone():%Y-%m-%d %H:%M:%S}")
     if attempt.main_ms or not so_far:

@@ -15,6 +15,12 @@ from .formats import Listing, list_options, write_list
 from .output import Cell, Column, Look, hint, say, write_table
 from .targets import Target, TargetType, find_job
 
+
+def _message(attempt: AttemptStatus) -> str:
+    """Who wanted its end, if somebody did, says more than that its worker stopped it."""
+    return attempt.revoked or attempt.message
+
+
 COLUMNS = [
     Column[AttemptStatus]("ATTEMPT", lambda attempt, _: str(attempt.number), right=True),
     Column("STATE", lambda attempt, _: attempt.state),
@@ -26,7 +32,7 @@ COLUMNS = [
     Column("COST", lambda attempt, look: words.money(attempt.cost, look), right=True),
     Column("WORKER", lambda attempt, _: attempt.worker_id, gives_way=True),
     Column("ID", lambda attempt, _: attempt.id, wide=True),
-    Column("MESSAGE", lambda attempt, _: attempt.message, gives_way=True),
+    Column("MESSAGE", lambda attempt, _: _message(attempt), gives_way=True),
 ]
 ATTEMPTS = Listing("attempt", "attempts", COLUMNS, lambda attempt: attempt.id)
 

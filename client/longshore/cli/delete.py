@@ -32,9 +32,10 @@ def command(batches: tuple[list[Target], ...], yes: bool, output: str) -> None:
             unfinished = [status for status in before if not status.complete]
             it_goes = "It disappears" if len(before) == 1 else "They disappear"
             is_billed = "is" if len(before) == 1 else "are"
+            undo = f"longshore undelete {which}"
             lines = [
                 *(stopped_jobs(unfinished) if unfinished else []),
-                f"{it_goes} from all lists and {is_billed} still billed. This cannot be undone.",
+                f"{it_goes} from all lists and {is_billed} still billed. To undo it: {undo}",
             ]
             confirm(f"Delete {names}?", before, lines, f"longshore delete {which}")
         for batch in found:
@@ -44,4 +45,5 @@ def command(batches: tuple[list[Target], ...], yes: bool, output: str) -> None:
             write_one("deleted", [batch.id for batch in found], output)
             return
         for status in before:
-            say(f"deleted #{status.id} {status.name}".rstrip() + ", still billed")
+            undo = f"longshore undelete {status.id}"
+            say(f"deleted #{status.id} {status.name}".rstrip() + f", still billed; to undo it: {undo}")

@@ -109,6 +109,8 @@ def _job_fields(job: JobStatus, look: Look) -> Iterator[tuple[str, str | Cell]]:
         yield "output", f"{source} → {destination}" if look.symbols else f"{source} -> {destination}"
     yield "timeout", words.duration(spec.timeout_ms or None, look)
     yield "retries", str(spec.retries or "")
+    yield "preempted at most", str(spec.max_preempted or "")
+    yield "lost at most", str(spec.max_lost or "")
     yield "always runs", "yes" if spec.always_run else ""
     yield "always copies output", "yes" if spec.always_copy_output else ""
 

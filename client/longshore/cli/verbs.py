@@ -39,6 +39,8 @@ VERBS = {
     "Act": {
         "cancel": "Cancel batches.",
         "delete": "Remove batches from all lists.",
+        "undelete": "Show deleted batches again.",
+        "retry": "End an attempt that is stuck; its job is tried again.",
     },
     "Run it": {
         "workers": "See the workers, and drain them: ls, show, drain, undrain.",

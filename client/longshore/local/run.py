@@ -307,6 +307,12 @@ class LocalRun:
             hint="cancel() ends it",
         )
 
+    async def undelete(self, batch_id: int) -> None:
+        raise UsageError("a batch that runs on this machine is not kept anywhere, so it cannot be undeleted")
+
+    async def end_attempt(self, batch_id: int, job_id: int, attempt_id: str, reason: str | None) -> None:
+        raise UsageError("an attempt on this machine cannot be ended alone", hint="cancel() ends the batch")
+
     async def jobs(
         self, batch_id: int, query: str | None, states: Iterable[str]
     ) -> AsyncGenerator[JobStatus, None]:

@@ -67,6 +67,18 @@ class BatchDeleted:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchUndeleted:
+    """Somebody undid that: the batch is in lists again. What was cancelled with it stays so."""
+
+    batch_id: int
+    by: str
+    user: str
+    """Whose batch it is; it may have left memory."""
+    at_ms: int
+    billing_project: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class BatchCompleted:
     """Every job is in a final state; the batch leaves the controller's memory."""
 
@@ -234,6 +246,7 @@ Event = (
     | BatchClosed
     | BatchCancelled
     | BatchDeleted
+    | BatchUndeleted
     | BatchCompleted
     | BatchCalledBack
     | JobsReady

@@ -12,6 +12,7 @@ from array import array
 from bisect import bisect_right
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from typing import NamedTuple
 
 BYTES_PER_CORE = 3_750_000_000
 """Memory that comes with one core: 3.75 GB (the seed, section Billing)."""
@@ -21,6 +22,26 @@ MAX_PREEMPTED = 20
 
 MAX_LOST = 5
 """How often a job's attempt may be lost or refused before the job is an Error (SPEC 4.1)."""
+
+
+class Retries(NamedTuple):
+    """How often a job is tried again, by who was to blame; packed into 30 bits, 0 for most jobs."""
+
+    own: int = 0
+    """Failures of the user's own that are tried again."""
+    max_preempted: int = MAX_PREEMPTED
+    """So many preemptions make the job an Error."""
+    max_lost: int = MAX_LOST
+    """So many attempts that were lost or refused make it one."""
+
+    @classmethod
+    def pack(cls, own: int = 0, max_preempted: int = 0, max_lost: int = 0) -> int:
+        """0 of the last two: not said. None is greater than 1,023."""
+        return own | max_preempted << 10 | max_lost << 20
+
+    @classmethod
+    def unpack(cls, packed: int) -> Retries:
+        return cls(packed & 1023, packed >> 10 & 1023 or MAX_PREEMPTED, packed >> 20 or MAX_LOST)
 
 
 class JobState(IntEnum):
@@ -312,7 +333,7 @@ class JobColumns:
     child_index: array[int]
     children: array[int]
     retries: dict[int, int]
-    """By job id; only of jobs that ask to be tried again after a failure of their own."""
+    """By job id, as `Retries` packs them; only of jobs that say something of it."""
     ready: bytearray
     sizes: list[int]
     """Reserved mcpu of the smallest job of each class, ascending."""
@@ -399,6 +420,7 @@ class StagedJobs:
     mcpu: array[int]
     """Reserved cores."""
     retries: array[int]
+    """As `Retries` packs them."""
     parents: list[bytes]
     """Ids of the jobs it depends on, packed as native u32."""
     names: list[str]

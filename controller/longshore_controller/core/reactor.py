@@ -29,6 +29,7 @@ from longshore_controller.core.model import (
     Refusal,
     RefusalKind,
     Report,
+    Retries,
     StagedJobs,
     Unfit,
     ranges,
@@ -213,6 +214,22 @@ class Reactor:
                 return
             self.on_cancel(batch_id, by, "batch deleted", now)
         self._emit(ev.BatchDeleted(batch_id, by, user, now, project))
+
+    def on_undelete(self, batch_id: int, by: str, user: str, now: int, project: str = "") -> None:
+        """Show the deleted batch of ``user`` again. It stays cancelled if it was."""
+        batch = self.state.batches.get(batch_id)
+        if batch is None or batch.deleted_at_ms is not None:
+            self._emit(ev.BatchUndeleted(batch_id, by, user, now, project))
+
+    def on_end_attempt(self, attempt_id: str, by: str, reason: str, now: int) -> None:
+        """Its worker is told to stop it, and the job is tried again. Idempotent: an attempt that has ended,
+        or was withdrawn already, stays as it is."""
+        attempt = self.state.attempts.get(attempt_id)
+        if attempt is not None and not attempt.revoked:
+            why = f"ended by {by}{reason and f': {reason}'}"
+            self._emit(
+                ev.AttemptRevoked(attempt_id, attempt.batch_id, attempt.job_id, attempt.worker_id, why, now)
+            )
 
     def on_called_back(self, batch_id: int, user: str, outcome: str, now: int, project: str = "") -> None:
         """The callback of this complete batch of ``user`` was called."""
@@ -444,7 +461,7 @@ class Reactor:
             report.message,
             report.containers,
             batch.tries[attempt.job_id],
-            retries=batch.columns.retries.get(attempt.job_id, 0),
+            retries=Retries.unpack(batch.columns.retries.get(attempt.job_id, 0)),
             cancelled=not batch.runnable(attempt.job_id),
         )
         self._emit(

@@ -110,10 +110,10 @@ SERVICE = ""
 
 
 class DeletionRow(NamedTuple):
-    """A batch that has left memory was deleted."""
+    """A batch that has left memory was deleted, or is not any more."""
 
     batch_id: int
-    deleted_at_ms: int
+    deleted_at_ms: int | None
 
 
 class CalledBackRow(NamedTuple):

@@ -291,12 +291,13 @@ class State:
                     self._set_columns(batch, JobColumns.empty())
                 self.cancelling[batch.batch_id] = 0
                 self._note(batch)
-            case ev.BatchDeleted():
+            case ev.BatchDeleted() | ev.BatchUndeleted():
+                deleted_at_ms = event.at_ms if isinstance(event, ev.BatchDeleted) else None
                 if (batch_ := self.batches.get(event.batch_id)) is not None:
-                    batch_.deleted_at_ms = event.at_ms
+                    batch_.deleted_at_ms = deleted_at_ms
                     self._note(batch_)
                 else:
-                    self._changes.deletions.append(DeletionRow(event.batch_id, event.at_ms))
+                    self._changes.deletions.append(DeletionRow(event.batch_id, deleted_at_ms))
                     self._changes.owners[event.batch_id] = event.user, event.billing_project
             case ev.BatchCalledBack():
                 if event.batch_id not in self.batches:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from longshore_controller.core.model import (
-    MAX_LOST,
-    MAX_PREEMPTED,
     ContainerName,
     ContainerRecord,
     EndReason,
     ErrorKind,
     JobState,
+    Retries,
 )
 
 
@@ -60,7 +59,7 @@ def verdict(
     containers: tuple[ContainerRecord, ...],
     tries: Tries,
     *,
-    retries: int,
+    retries: Retries,
     cancelled: bool,
 ) -> Verdict:
     """The job's next state; READY means: try again. ``tries`` are those before this end.
@@ -69,16 +68,20 @@ def verdict(
     """
     if reason is EndReason.COMPLETED or reason is EndReason.ERROR:
         mine = _of_the_user(reason, message, containers)
-        if mine.state is JobState.SUCCESS or tries.n_failed >= retries or cancelled:
+        if mine.state is JobState.SUCCESS or tries.n_failed >= retries.own or cancelled:
             return mine
         return Verdict(JobState.READY)
     if cancelled:
         return Verdict(JobState.CANCELLED, reason="batch cancelled")
-    if reason is EndReason.PREEMPTED and tries.n_preempted + 1 >= MAX_PREEMPTED:
-        return Verdict(JobState.ERROR, None, f"preempted {MAX_PREEMPTED} times")
-    if reason in (EndReason.LOST, EndReason.REFUSED) and tries.n_lost + 1 >= MAX_LOST:
-        return Verdict(JobState.ERROR, None, f"lost or refused {MAX_LOST} times, last: {message}")
+    if reason is EndReason.PREEMPTED and tries.n_preempted + 1 >= retries.max_preempted:
+        return Verdict(JobState.ERROR, None, f"preempted {_times(tries.n_preempted + 1)}")
+    if reason in (EndReason.LOST, EndReason.REFUSED) and tries.n_lost + 1 >= retries.max_lost:
+        return Verdict(JobState.ERROR, None, f"lost or refused {_times(tries.n_lost + 1)}, last: {message}")
     return Verdict(JobState.READY)
+
+
+def _times(n: int) -> str:
+    return f"{n} time{'s' * (n > 1)}"
 
 
 def _of_the_user(reason: EndReason, message: str, containers: tuple[ContainerRecord, ...]) -> Verdict:

@@ -200,11 +200,12 @@ class Store(SharedStore):
             else:
                 self._db.execute(db, "DELETE FROM pause WHERE paused = ?", paused)
         for batch_id, deleted_at_ms in changes.deletions:
-            self._db.execute(
-                db,
-                "UPDATE batch SET deleted_at_ms = COALESCE(deleted_at_ms, ?) WHERE batch_id = ?",
-                *(deleted_at_ms, batch_id),
-            )
+            if deleted_at_ms is None:
+                sql = "UPDATE batch SET deleted_at_ms = NULL WHERE batch_id = ?"
+                self._db.execute(db, sql, batch_id)
+            else:
+                sql = "UPDATE batch SET deleted_at_ms = COALESCE(deleted_at_ms, ?) WHERE batch_id = ?"
+                self._db.execute(db, sql, deleted_at_ms, batch_id)
         if changes.audit:
             self._append_audit(db, changes.audit)
         for called in changes.called_back:

@@ -257,6 +257,7 @@ def attempt_message(row: AttemptRow) -> types_pb2.Attempt:
         main_ms=row.main_ms,
         cost_nanousd=row.cost_nanousd,
         reserved_mcpu=row.mcpu,
+        revoked=row.revoked,
     )
     _write_containers(row.containers, message.containers)
     return message

@@ -21,6 +21,7 @@ from longshore_controller.core.model import (
     JobState,
     Refusal,
     RefusalKind,
+    Retries,
     StagedJobs,
     memory_of,
     reserved_mcpu,
@@ -189,6 +190,8 @@ def _jobs(jobs: Sequence[types_pb2.JobSpec], first_job_id: int, bounds: Bounds) 
             if asked not in sizes:
                 sizes[asked] = _mcpu(job.resources, bounds)
             mcpu.append(sizes[asked])
+            says_limits = job.HasField("max_preempted") or job.HasField("max_lost")
+            limits = _retries(job) if says_limits else job.retries
             parents.append(_parents(job.parents, job_id) if job.parents else b"")
             spec = job.SerializeToString(deterministic=True)
             if len(spec) > MAX_SPEC_BYTES:
@@ -200,7 +203,7 @@ def _jobs(jobs: Sequence[types_pb2.JobSpec], first_job_id: int, bounds: Bounds) 
         names.append(job.name)
         attributes.append(dict(job.attributes) if job.attributes else {})
         always_run.append(ALWAYS_RUN if job.always_run else 0)
-        retries.append(job.retries)
+        retries.append(limits)
     return StagedJobs(
         always_run=bytes(always_run),
         mcpu=mcpu,
@@ -212,7 +215,8 @@ def _jobs(jobs: Sequence[types_pb2.JobSpec], first_job_id: int, bounds: Bounds) 
     )
 
 
-def cancel_reason(request: batch_service_pb2.CancelBatchRequest) -> str:
+def reason(request: batch_service_pb2.CancelBatchRequest | batch_service_pb2.EndAttemptRequest) -> str:
+    """Why somebody wants it."""
     check_fields(request)
     return text("reason", request.reason)
 
@@ -224,6 +228,13 @@ def text(path: str, value: str) -> str:
     except _Wrong as wrong:
         _refuse(wrong.path, wrong.what)
     return value
+
+
+def ended_attempt(request: batch_service_pb2.EndAttemptRequest) -> str:
+    """The id of the attempt that is to end."""
+    if not request.attempt_id or not _ATTEMPT_ID.fullmatch(request.attempt_id):
+        _refuse("attempt_id", f"letters and digits, got {request.attempt_id!r}")
+    return request.attempt_id
 
 
 def page_size(request: Any) -> int:
@@ -373,6 +384,15 @@ def _check_job(job: types_pb2.JobSpec, bounds: Bounds) -> None:
         raise _Wrong("timeout_ms", f"0 (none) to {MAX_TIMEOUT_MS:,}, got {job.timeout_ms:,}")
     if job.retries > MAX_RETRIES:
         raise _Wrong("retries", f"0 to {MAX_RETRIES:,}, got {job.retries:,}")
+
+
+def _retries(job: types_pb2.JobSpec) -> int:
+    """Of a job that says more than how often its own failures are tried again."""
+    for name in ("max_preempted", "max_lost"):
+        most = getattr(job, name)
+        if job.HasField(name) and not 0 < most <= MAX_RETRIES:
+            raise _Wrong(name, f"1 (it is not tried again) to {MAX_RETRIES:,}, got {most:,}")
+    return Retries.pack(job.retries, job.max_preempted, job.max_lost)
 
 
 def _mcpu(asked: types_pb2.Resources, bounds: Bounds) -> int:

@@ -157,7 +157,15 @@ OF_ALL = [
     *("admin users ls", "admin users ls -o csv", "admin audit", "admin audit -o yaml", "history 11"),
     *("auth tokens", "auth tokens -o csv", "admin users suspend nobody", "auth token revoke nothing"),
     *("admin freeze", "admin status -o json", "admin status"),
-    *("cancel 4 --yes --reason x", "completion bash", "submit nowhere.py", "ui", "up --cores x"),
+    *(
+        "undelete 1",
+        f"retry 4/1 --attempt {'a' * 32}",
+        "cancel 4 --yes --reason x",
+        "completion bash",
+        "submit nowhere.py",
+        "ui",
+        "up --cores x",
+    ),
 ]
 DRAWN = re.compile(r"\x1b\[\?25h\r?|\r(?=\x1b\[2K)|\x1b\[(\?25l|2K|1A|[012]m)")
 """What rich writes to draw lines anew, bold and dim."""

@@ -366,3 +366,32 @@ def test_every_command_has_help_with_an_example(run: Run) -> None:
         ran = run(*words, "--help")
         assert ran.code == 0 and "Example" in ran.out.decode(), words
         assert all(len(line) <= 80 for line in ran.lines), words
+
+
+def test_an_attempt_that_is_stuck_is_ended_and_its_end_says_who_wanted_it(
+    run: Run, service: FakeService, client: Client
+) -> None:
+    submit(client)
+    ran = run("retry", "1/2")
+    assert (ran.code, "job 1/2 is not running: it is Pending" in ran.err) == (2, True)
+    service.write(1, 1, b"")
+    ran = run("retry", "1/1", "--reason", "it hangs")
+    assert (ran.code, ran.out) == (0, b"")
+    assert "attempt 1 of job 1/1 is being stopped; the job is tried again" in ran.err
+    assert "ended by ada: it hangs" in run("attempts", "1/1").out.decode()
+    assert run("retry", "1/1", "--attempt", "b" * 32).code == 3
+    assert run("retry", "1/1", "-o", "json").document["attempt"]["number"] == 1
+    service.finish(1, 1)
+    ran = run("retry", "1/1", "--attempt", "a" * 32)
+    assert (ran.code, "attempt 1 of job 1/1 has ended already" in ran.err) == (0, True)
+
+
+def test_deleted_batches_come_back_by_their_numbers(run: Run, service: FakeService, client: Client) -> None:
+    submit(client)
+    submit(client)
+    assert "longshore undelete 1" in run("delete", "1", "--yes").err
+    assert run("undelete", "last").code == 2
+    assert run("undelete", "1-2").err.splitlines()[0] == "#1 align is in the lists again (running)"
+    assert run("ls", "-o", "id").lines == ["2", "1"]
+    assert run("undelete", "1", "-o", "json").document == {"schema": "longshore/v1", "undeleted": [1]}
+    assert run("undelete", "7").code == 3

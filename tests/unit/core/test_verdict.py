@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from longshore_controller.core.model import ContainerName, ContainerRecord, EndReason, ErrorKind, JobState
+from longshore_controller.core.model import (
+    ContainerName,
+    ContainerRecord,
+    EndReason,
+    ErrorKind,
+    JobState,
+    Retries,
+)
 from longshore_controller.core.verdict import Tries, Verdict, exit_code, verdict
 
 INPUT, MAIN, OUTPUT = ContainerName.INPUT, ContainerName.MAIN, ContainerName.OUTPUT
@@ -19,9 +26,11 @@ def judge(
     *,
     tries: Tries | None = None,
     retries: int = 0,
+    limits: tuple[int, int] = (0, 0),
     cancelled: bool = False,
 ) -> Verdict:
-    return verdict(reason, "said", containers, tries or Tries(1), retries=retries, cancelled=cancelled)
+    allowed = Retries.unpack(Retries.pack(retries, *limits))
+    return verdict(reason, "said", containers, tries or Tries(1), retries=allowed, cancelled=cancelled)
 
 
 def test_exit_0_everywhere_is_success() -> None:
@@ -70,6 +79,28 @@ def test_what_is_not_the_users_fault_is_tried_again_until_the_attempts_are_spent
     assert judge(reason, tries=last).state is JobState.READY
     assert judge(reason, tries=spent).state is JobState.ERROR
     assert judge(reason, tries=last, cancelled=True).state is JobState.CANCELLED
+
+
+@pytest.mark.parametrize("reason", [EndReason.PREEMPTED, EndReason.LOST, EndReason.REFUSED])
+@pytest.mark.parametrize("most", [1, 2, 1000])
+def test_a_job_may_say_how_often_it_may_be_preempted_or_lost(reason: EndReason, most: int) -> None:
+    preempted = reason is EndReason.PREEMPTED
+    before = Tries(most, n_preempted=most - 1) if preempted else Tries(most, n_lost=most - 1)
+    limits = (most, 0) if preempted else (0, most)
+    spent = judge(reason, tries=before, limits=limits)
+    assert (spent.state, f"{most} time" in spent.reason) == (JobState.ERROR, True)
+    if most > 1:
+        earlier = Tries(1, n_preempted=most - 2) if preempted else Tries(1, n_lost=most - 2)
+        assert judge(reason, tries=earlier, limits=limits).state is JobState.READY
+    other = EndReason.LOST if preempted else EndReason.PREEMPTED
+    assert judge(other, tries=before, limits=limits).state is JobState.READY
+
+
+def test_an_attempt_that_its_owner_ended_spends_nothing() -> None:
+    spent = Tries(30, n_preempted=19, n_lost=4)
+    assert judge(EndReason.REVOKED, tries=spent).state is JobState.READY
+    spent.count(EndReason.REVOKED, JobState.READY)
+    assert (spent.n_preempted, spent.n_lost, spent.n_failed) == (19, 4, 0)
 
 
 def test_preemptions_do_not_spend_the_budget_of_losses() -> None:

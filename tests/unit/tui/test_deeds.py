@@ -108,8 +108,12 @@ async def test_a_finished_batch_is_deleted_at_once(
         await terminal.sees(f"#{batch_id}: complete, there is nothing to cancel")
         await terminal.press("D")
         await terminal.sees(
-            "No batches yet", f"deleted #{batch_id}, still billed", f"longshore delete {batch_id}"
+            "No batches yet", f"deleted #{batch_id}, still billed", f"longshore undelete {batch_id}"
         )
+        await terminal.press("u")
+        await terminal.sees(f"#{batch_id} in the list again", "✓ success")
+        await terminal.press("u")
+        await terminal.sees("nothing was deleted here")
 
 
 async def test_an_unfinished_batch_is_deleted_when_that_is_wanted(

@@ -47,6 +47,7 @@ class BatchesScreen(ListScreen["BatchStatus"]):
         Binding("c", "cancel", "cancel"),
         Binding("D", "delete", "delete"),
         Binding("W", "why", "why"),
+        Binding("u", "undelete", "undo delete"),
     ]
     KEYS: ClassVar[Sequence[str]] = (
         "open", "filter", "cancel", "delete", "why", "only_failed", "mark", "app.palette", "copy", "go",
@@ -167,6 +168,9 @@ class BatchesScreen(ListScreen["BatchStatus"]):
 
     def action_cancel(self) -> None:
         self.dashboard.cancel(self._chosen(), done=self.table.unmark)
+
+    def action_undelete(self) -> None:
+        self.dashboard.undelete()
 
     def action_delete(self) -> None:
         self.dashboard.delete(self._chosen(), done=self.table.unmark)
