@@ -136,6 +136,7 @@ class FakeBatch:
     closed: bool = False
     cancelled: str | None = None
     deleted: bool = False
+    updates: dict[str, pb.UpdateBatchRequest] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -285,6 +286,25 @@ class FakeService(FakeTokens, batch_grpc.BatchServiceServicer):
             batch.closed = True
             self._changed.notify_all()
         return pb.CloseBatchResponse()
+
+    def UpdateBatch(
+        self, request: pb.UpdateBatchRequest, context: grpc.ServicerContext
+    ) -> pb.UpdateBatchResponse:
+        with self._changed:
+            batch = self._batch(request.batch_id, context)
+            known = batch.updates.setdefault(request.request_id, request)
+            if known != request:
+                context.abort(CODES.ALREADY_EXISTS, "another update has this request_id")
+            if known is request:
+                if batch.cancelled is not None or request.first_job_id != len(batch.jobs) + 1:
+                    del batch.updates[request.request_id]
+                    context.abort(CODES.FAILED_PRECONDITION, f"batch {batch.batch_id} takes no such jobs")
+                for job_id, spec in enumerate(request.jobs, request.first_job_id):
+                    batch.jobs[job_id] = FakeJob(spec, job_id)
+                batch.request.n_jobs = len(batch.jobs)
+                self._settle(batch)
+            self._changed.notify_all()
+        return pb.UpdateBatchResponse(n_jobs=request.first_job_id - 1 + len(request.jobs))
 
     def CancelBatch(
         self, request: pb.CancelBatchRequest, context: grpc.ServicerContext

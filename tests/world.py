@@ -19,7 +19,7 @@ import json
 import pickle
 import random
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from longshore_controller.core import events as ev
@@ -39,9 +39,10 @@ from longshore_controller.core.model import (
     Report,
     Retries,
     StagedJobs,
+    Update,
     initial_states,
 )
-from longshore_controller.core.reactor import CreateBatch, Limits, Reactor
+from longshore_controller.core.reactor import CreateBatch, Limits, Reactor, UpdateBatch
 from longshore_controller.core.rows import (
     AttemptRow,
     BatchRow,
@@ -49,7 +50,7 @@ from longshore_controller.core.rows import (
     JobRow,
     WorkerRow,
 )
-from longshore_controller.core.state import State, fold
+from longshore_controller.core.state import Batch, State
 from longshore_controller.store import Store
 
 LATER = 1_700_000_000_000
@@ -107,7 +108,20 @@ def new_store(url: str) -> Store:
 
 
 def _encode_events(events: list[ev.Event]) -> bytes:
-    return pickle.dumps([replace(e, columns=None) if isinstance(e, ev.BatchClosed) else e for e in events])
+    return pickle.dumps([bare(e) for e in events])
+
+
+def bare(event: ev.Event) -> ev.Event:
+    """Without what is no part of the fact."""
+    match event:
+        case ev.BatchClosed():
+            return replace(event, columns=None)
+        case ev.BatchReopened():
+            return replace(event, batch=None)
+        case ev.JobsAdded():
+            return replace(event, added=None)
+        case _:
+            return event
 
 
 @dataclass
@@ -133,13 +147,15 @@ class Rows:
         self.jobs: dict[tuple[int, int], JobRow] = {}
         self.attempts: dict[str, AttemptRow] = {}
         self.workers: dict[str, WorkerRow] = {}
+        self.updates: dict[int, dict[str, Update]] = {}
+        """By batch and request id."""
         self.pauses: dict[str, Pause] = {}
 
     def add_jobs(self, batch_id: int, jobs: Sequence[Job]) -> None:
-        self.add_bunch(batch_id, staged(jobs))
+        self.add_bunch(batch_id, 1, staged(jobs))
 
-    def add_bunch(self, batch_id: int, bunch: StagedJobs) -> None:
-        for job_id, parents in enumerate(bunch.parents, 1):
+    def add_bunch(self, batch_id: int, first_job_id: int, bunch: StagedJobs) -> None:
+        for job_id, parents in enumerate(bunch.parents, first_job_id):
             state = JobState.PENDING if parents else JobState.READY
             nothing = (0, 0, 0, 0, 0, 0, 0, None, None)
             self.jobs[batch_id, job_id] = JobRow(batch_id, job_id, state, "", None, None, *nothing)
@@ -163,8 +179,15 @@ class Rows:
             assert found == {way: tally for way, tally in counted.items() if way.batch_id == batch_id}
 
     def write(self, changes: Changes) -> None:
-        for batch_id, bunch in changes.bunches:
-            self.add_bunch(batch_id, bunch)
+        for batch_id, n_jobs in changes.reopened:
+            batch = self.batches[batch_id]
+            complete = batch.completed_at_ms is not None and batch.n_jobs == n_jobs
+            assert complete and batch.deleted_at_ms is None, f"only what is complete is reopened: {batch}"
+        for batch_id, request_id, content, first, n, _ in changes.updates:
+            update = Update(content, first, n)
+            assert self.updates.setdefault(batch_id, {}).setdefault(request_id, update) is update
+        for batch_id, first_job_id, bunch in changes.bunches:
+            self.add_bunch(batch_id, first_job_id, bunch)
         assert not any(self.jobs[key].state.is_complete for key in changes.jobs), "left a final state"
         for r in changes.job_ranges:
             for key in ((r.batch_id, i) for i in range(r.first, r.last + 1)):
@@ -276,6 +299,22 @@ class World:
         self.reactor.on_undrain(worker_id, "root", self.now)
 
     # -- users, later --------------------------------------------------------------------------
+
+    def add(self, batch_id: int, *jobs: Job, request_id: str = "") -> bool:
+        """Add jobs to a batch, which may be complete; False: it does not take any."""
+        wanted = UpdateBatch(
+            batch_id, request_id or next(self._requests), b"more", len(self.plans[batch_id]) + 1, staged(jobs)
+        )
+        try:
+            there = self.reactor.on_update(wanted, None, self.now)
+            if not there:
+                self.settle()  # What it has become is committed.
+                assert self.store is not None, "without a store nobody knows what has left memory"
+                assert self.reactor.on_update(wanted, self.store.left_batch(batch_id), self.now)
+        except Refusal:
+            return False
+        self.plans[batch_id] = [*self.plans[batch_id], *jobs]
+        return True
 
     def undelete(self, batch_id: int) -> None:
         """Show a batch again that is committed and deleted; others are left alone."""
@@ -444,7 +483,7 @@ class World:
         Of a world that began with nothing.
         """
         self.state.check()
-        assert fold(State(), self._fresh(self.log)) == self.state
+        assert fold_log(self.with_jobs(self.log)) == self.state
         if self.store is not None:
             state, seq = self.store.load()
             assert state == self.state
@@ -452,12 +491,41 @@ class World:
             state.check()
             self.rows.check_failures(self.store)
 
-    def _fresh(self, log: list[list[ev.Event]]) -> Iterator[ev.Event]:
-        """The logged events; what closed a batch brings its jobs as they were then."""
+    def with_jobs(self, log: list[list[ev.Event]]) -> Iterator[ev.Event]:
+        """The logged events with the jobs as they were then: out of their rows, or as the test sent them."""
+        declared: dict[int, int] = {}
         for event in itertools.chain.from_iterable(log):
             if isinstance(event, ev.BatchClosed):
-                event = replace(event, columns=self.columns(event.batch_id))
+                event = replace(
+                    event, columns=columns(self.plans[event.batch_id][: declared[event.batch_id]])
+                )
+            elif isinstance(event, ev.JobsAdded):
+                first = event.first_job_id
+                added = self.plans[event.batch_id][first - 1 : first - 1 + event.n_jobs]
+                event = replace(event, added=staged(added))
+            elif isinstance(event, ev.BatchCreated):
+                declared[event.batch_id] = event.n_jobs
             yield event
+
+
+def fold_log(events: Iterable[ev.Event]) -> State:
+    """The state after these events; what was complete and gets more jobs is taken as it was left."""
+    state = State()
+    left: dict[int, Batch] = {}
+    for event in events:
+        match event:
+            case ev.BatchCompleted():
+                left[event.batch_id] = state.batches[event.batch_id]
+            case ev.BatchReopened():
+                event = replace(event, batch=left.pop(event.batch_id))
+            case ev.BatchDeleted() if event.batch_id in left:
+                left[event.batch_id].deleted_at_ms = event.at_ms
+            case ev.BatchUndeleted() if event.batch_id in left:
+                left[event.batch_id].deleted_at_ms = None
+            case _:
+                pass
+        state.apply(event)
+    return state
 
 
 def random_jobs(rng: random.Random, most: int = 12) -> list[Job]:
@@ -486,6 +554,14 @@ def pause_something(world: World, rng: random.Random) -> None:
         world.undrain(worker_id) if worker_id in state.draining else world.drain(worker_id)
 
 
+def more_jobs(rng: random.Random, n: int) -> list[Job]:
+    """To be added to a batch of ``n`` jobs."""
+    return [
+        replace(job, parents=sorted(rng.sample(range(1, n + i + 1), min(n + i, rng.choice([0, 1, 2])))))
+        for i, job in enumerate(random_jobs(rng, most=4) or [Job()])
+    ]
+
+
 def with_limits(rng: random.Random, jobs: list[Job]) -> list[Job]:
     """Some of them say how often they may be preempted, or lost."""
     return [
@@ -501,7 +577,12 @@ def do_something(world: World, rng: random.Random, n_workers: int = 3) -> None:
     world.pass_time(rng.randint(0, 3_000))
     chance = rng.random()
     open_ones = [b.batch_id for b in world.state.batches.values() if b.closed_at_ms is None]
-    if chance < 0.10:
+    if chance > 0.97 and world.store is not None:
+        if known := [i for i in world.rows.batches if i in world.plans]:
+            batch_id = rng.choice(known)
+            world.step()
+            world.add(batch_id, *more_jobs(rng, len(world.plans[batch_id])))
+    elif chance < 0.10:
         (world.submit if rng.random() < 0.8 else world.create)(
             *with_limits(rng, random_jobs(rng)), user=rng.choice(["ann", "bob"])
         )

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from .aio import AsyncClient as AsyncClient
     from .aio import AsyncJob as AsyncJob
     from .aio import AsyncLog as AsyncLog
+    from .aio import AsyncUpdate as AsyncUpdate
     from .backend import BatchBackend as BatchBackend
     from .builder import BatchBuilder as BatchBuilder
+    from .builder import Update as Update
     from .errors import AuthError as AuthError
     from .errors import BatchError as BatchError
     from .errors import BatchFailedError as BatchFailedError
@@ -80,9 +82,9 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "admin": "Admin AsyncAdmin",
-    "aio": "AsyncBatch AsyncBatchBuilder AsyncClient AsyncJob AsyncLog",
+    "aio": "AsyncBatch AsyncBatchBuilder AsyncClient AsyncJob AsyncLog AsyncUpdate",
     "backend": "BatchBackend",
-    "builder": "BatchBuilder",
+    "builder": "BatchBuilder Update",
     "errors": "AuthError BatchError BatchFailedError Conflict NotFound NotSubmitted PermissionDenied"
     " QuotaExceeded Unavailable UsageError WaitTimeout WrongType",
     "handles": "Batch Job Log",

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Self
 
 from .admin import AsyncAdmin
-from .builder import AnyBuilder, Draft
+from .builder import AnyBuilder, AnyUpdate, Draft
 from .calls import PAGE
 from .checks import check_id
 from .handles import AnyBatch, AnyJob, AnyLog
@@ -207,6 +207,10 @@ class AsyncBatch(AnyBatch):
         """Why jobs of it do not run, or how it ended; see `Batch.why`."""
         return await self._calls.explain(self.id, 0)
 
+    async def update(self, token: str | None = None) -> AsyncUpdate:
+        """More jobs for this batch, added at `submit`; see `Batch.update`."""
+        return AsyncUpdate(self._connected(), self, (await self.status()).n_jobs, token)
+
     async def cancel(self, reason: str | None = None) -> None:
         """Start no more of its jobs, but for always_run ones, and stop the running. May be repeated."""
         await self._calls.cancel(self.id, reason)
@@ -315,6 +319,20 @@ class AsyncBatchBuilder(AnyBuilder[AsyncJob]):
 
     async def submit(self, on_progress: Callable[[int], None] | None = None) -> AsyncBatch:
         """Send everything; the jobs run from then on; see `BatchBuilder.submit`."""
+        await self._submit(on_progress)
+        return self._batch
+
+    def _handle(self, job_id: int) -> AsyncJob:
+        return AsyncJob(self._batch, job_id)
+
+
+class AsyncUpdate(AnyUpdate[AsyncJob]):
+    """Jobs that are added to a batch, see `Update`; `submit` is awaited."""
+
+    _batch: AsyncBatch
+
+    async def submit(self, on_progress: Callable[[int], None] | None = None) -> AsyncBatch:
+        """Send the jobs; they run from then on; see `Update.submit`."""
         await self._submit(on_progress)
         return self._batch
 

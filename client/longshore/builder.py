@@ -63,6 +63,8 @@ class AnyBuilder(ABC, Generic[AJob]):
         self._batch = batch
         self._request_id = draft.token or uuid.uuid4().hex
         self._jobs: list[JobSpec] = []
+        self._n_before = 0
+        """Jobs that the batch has already."""
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -153,7 +155,7 @@ class AnyBuilder(ABC, Generic[AJob]):
         <Job 1 of a batch that is not submitted>
         """
         self.add_jobs([spec])
-        return self._handle(len(self._jobs))
+        return self._handle(self._n_before + len(self._jobs))
 
     def add_jobs(self, specs: Iterable[JobSpec]) -> None:
         """Add jobs that are described already; their ids follow those of the jobs before.
@@ -163,12 +165,15 @@ class AnyBuilder(ABC, Generic[AJob]):
         >>> len(builder)
         100
         """
-        if self._batch._id is not None:
-            raise UsageError(f"batch {self._batch._id} is submitted: no job can be added to it")
+        self._check_open()
         self._jobs.extend(list(specs))  # All of them or none.
 
     @abstractmethod
     def _handle(self, job_id: int) -> AJob: ...
+
+    def _check_open(self) -> None:
+        if self._batch._id is not None:
+            raise UsageError(f"batch {self._batch._id} is submitted: no job can be added to it")
 
     async def _submit(self, on_progress: Callable[[int], None] | None) -> None:
         if self._batch._id is not None:
@@ -192,14 +197,48 @@ class AnyBuilder(ABC, Generic[AJob]):
 
     def _parent_id(self, parent: AJob | int) -> int:
         if isinstance(parent, AnyJob):
-            if parent._of is not self._batch:
+            if not self._is_mine(parent):
                 raise UsageError(f"{parent!r} cannot be a parent: it is not of this batch")
             return parent.id
         if isinstance(parent, bool) or not isinstance(parent, int):
             raise WrongType(f"a parent is a job of this batch or its id, not {parent!r}")
-        if not 0 < parent <= len(self._jobs):
-            raise UsageError(f"there is no job {parent} to be a parent of job {len(self._jobs) + 1}")
+        n = self._n_before + len(self._jobs)
+        if not 0 < parent <= n:
+            raise UsageError(f"there is no job {parent} to be a parent of job {n + 1}")
         return parent
+
+    def _is_mine(self, job: AJob) -> bool:
+        return job._of is self._batch
+
+
+class AnyUpdate(AnyBuilder[AJob]):
+    """Jobs that are added to a batch which was submitted; made by `Batch.update`.
+
+    Ids go on after those of the batch, whose jobs can be parents, also complete ones.
+    """
+
+    def __init__(self, client: AnyClient, batch: AnyBatch, n_before: int, token: str | None) -> None:
+        super().__init__(client, Draft("", {}, token, 0, ""), batch)
+        self._n_before = n_before
+        self._submitted = False
+
+    def __repr__(self) -> str:
+        n = len(self)
+        return f"<{type(self).__name__} of {n} more job{'' if n == 1 else 's'} for batch {self._batch.id}>"
+
+    def _check_open(self) -> None:
+        if self._submitted:
+            raise UsageError("this update is submitted: make another one to add more jobs")
+
+    async def _submit(self, on_progress: Callable[[int], None] | None) -> None:
+        if not self._submitted:
+            first = self._n_before + 1
+            await self._calls.update(self._batch.id, self._request_id, first, self._jobs, on_progress)
+            self._submitted = True
+
+    def _is_mine(self, job: AJob) -> bool:
+        same_service = job._of._client is self._batch._client
+        return job._of is self._batch or (same_service and job._of._id == self._batch.id)
 
 
 class BatchBuilder(AnyBuilder[Job]):
@@ -224,6 +263,31 @@ class BatchBuilder(AnyBuilder[Job]):
         2 jobs are stored
         >>> batch.wait().n_succeeded
         2
+        """
+        finish(self._submit(on_progress))
+        return self._batch
+
+    def _handle(self, job_id: int) -> Job:
+        return Job(self._batch, job_id)
+
+
+class Update(AnyUpdate[Job]):
+    __doc__ = AnyUpdate.__doc__
+
+    _batch: Batch
+
+    def submit(self, on_progress: Callable[[int], None] | None = None) -> Batch:
+        """Send the jobs; they run from then on. Returns the batch's handle.
+
+        They are added up to 1,000 at a time, each time all or none. After an error it may be called
+        again: what is there already is not added twice. Raises Conflict when other jobs were added to
+        the batch meanwhile, and when it is cancelled.
+
+        >>> update = batch.update()
+        >>> job = update.create_job(None, ['echo', 'more'], parents=[1], name='more')
+        >>> batch = update.submit()
+        >>> batch.wait().n_jobs, job.log().text()
+        (3, 'more\\n')
         """
         finish(self._submit(on_progress))
         return self._batch

@@ -208,6 +208,26 @@ class Calls:
                 if status.complete:
                     return
 
+    async def update(
+        self,
+        batch_id: int,
+        request_id: str,
+        first_job_id: int,
+        jobs: Sequence[JobSpec],
+        on_progress: Callable[[int], None] | None,
+    ) -> None:
+        """Add the jobs, as many at a time as fit into a message; each time all or none."""
+        for i, bunch in enumerate(_bunches(batch_id, jobs, 0, first_job_id)):
+            request = batch_service_pb2.UpdateBatchRequest(
+                batch_id=batch_id,
+                request_id=f"{request_id}/{i}",
+                first_job_id=bunch.first_job_id,
+                jobs=bunch.jobs,
+            )
+            answer = await self._ask("UpdateBatch", request, _SUBMIT_S)
+            if on_progress:
+                on_progress(answer.n_jobs - first_job_id + 1)
+
     async def cancel(self, batch_id: int, reason: str | None) -> None:
         text = check_text("reason", reason or "")
         await self._ask("CancelBatch", batch_service_pb2.CancelBatchRequest(batch_id=batch_id, reason=text))
@@ -495,12 +515,13 @@ class _Bunches:
 
 
 def _bunches(
-    batch_id: int, jobs: Sequence[JobSpec], start: int
+    batch_id: int, jobs: Sequence[JobSpec], start: int, first_job_id: int = 1
 ) -> Iterator[batch_service_pb2.SubmitJobsRequest]:
     """Jobs, but for the first `start`, in messages bounded by number and size."""
-    bunch = batch_service_pb2.SubmitJobsRequest(batch_id=batch_id, first_job_id=start + 1)
+    first_job_id += start
+    bunch = batch_service_pb2.SubmitJobsRequest(batch_id=batch_id, first_job_id=first_job_id)
     size = 0
-    for job_id, spec in enumerate(islice(jobs, start, None), start + 1):
+    for job_id, spec in enumerate(islice(jobs, start, None), first_job_id):
         message = bunch.jobs.add()
         wire.write_job_spec(spec, message)
         n_bytes = message.ByteSize()

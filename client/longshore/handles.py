@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .checks import check_id, check_text
 from .errors import BatchFailedError, NotFound, NotSubmitted, UsageError
@@ -18,6 +18,7 @@ from .status import AttemptStatus, BatchStatus, FailureCounts, JobStatus, LogChu
 from .steps import finish, iterate
 
 if TYPE_CHECKING:
+    from .builder import Update
     from .failures import Failures
 
 _LONGEST_LINE = 1 << 20
@@ -145,6 +146,12 @@ class AnyBatch:
     @property
     def _calls(self) -> Answering:
         return self._client._calls
+
+    def _connected(self) -> Any:
+        """Whom a batch was submitted to."""
+        if not self._kept:
+            raise UsageError("no job can be added to a batch that runs on this machine")
+        return self._client
 
     def _note(self, status: BatchStatus) -> BatchStatus:
         self.last_status, self._seen_at = status, time.time()
@@ -388,6 +395,19 @@ class Batch(AnyBatch):
         3
         """
         return Job(self, job_id)
+
+    def update(self, token: str | None = None) -> Update:
+        """More jobs for this batch, which may run or be complete, but not cancelled; added at `submit`.
+
+        `token` makes it the same update whoever submits it, like that of `Client.create_batch`.
+
+        >>> batch.update()
+        <Update of 0 more jobs for batch 1>
+        """
+        from .builder import Update
+
+        client = self._connected()
+        return Update(client, self, self.status().n_jobs, token)
 
     def cancel(self, reason: str | None = None) -> None:
         """Start no more of its jobs, but for always_run ones, and stop the running. May be repeated.

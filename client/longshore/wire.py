@@ -386,6 +386,8 @@ def event(message: event_pb2.Event) -> Event:
         jobs = tuple((each.first, each.last) for each in body.jobs)
     elif hasattr(body, "job_id"):
         jobs = ((body.job_id, body.job_id),)
+    elif hasattr(body, "first_job_id"):
+        jobs = ((body.first_job_id, body.first_job_id + body.n_jobs - 1),)
     else:
         jobs = ()
     return Event(kind.replace("_", " "), getattr(body, "batch_id", 0), jobs)

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 from longshore_api.v1 import (
     batch_service_pb2,
@@ -24,6 +25,7 @@ from longshore_controller.core.events import Event
 from longshore_controller.core.model import JobColumns, Refusal, RefusalKind, StagedJobs, Viewer
 from longshore_controller.core.query import Query
 from longshore_controller.core.reactor import CreateBatch as Wanted
+from longshore_controller.core.reactor import UpdateBatch as Update
 from longshore_controller.core.rows import AttemptRow, BatchRow
 from longshore_controller.engine import Engine
 from longshore_controller.explain import Explaining
@@ -77,6 +79,8 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         self._completing = Completing(store, self._visible)
         self._views = Views(store, feed, self._visible)
         self._explaining = Explaining(store, engine, self._visible)
+        self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        """By batch id: see `_alone`."""
 
     # -- changes -----------------------------------------------------------------------------------
 
@@ -141,6 +145,16 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
             )
         return batch_service_pb2.CloseBatchResponse()
 
+    async def UpdateBatch(
+        self, request: batch_service_pb2.UpdateBatchRequest, context: Context
+    ) -> batch_service_pb2.UpdateBatchResponse:
+        wanted = await read(submission.update_batch, request, self._bounds)
+        async with self._alone(wanted.batch_id), self._whole:
+            while not await self._update(wanted):
+                pass
+        n_jobs = wanted.first_job_id - 1 + len(wanted.jobs)
+        return batch_service_pb2.UpdateBatchResponse(n_jobs=n_jobs)
+
     async def CancelBatch(
         self, request: batch_service_pb2.CancelBatchRequest, context: Context
     ) -> batch_service_pb2.CancelBatchResponse:
@@ -155,11 +169,12 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
     ) -> batch_service_pb2.DeleteBatchResponse:
         submission.check_fields(request)
         batch_id, user = request.batch_id, caller()
-        row = await self._visible.batch(batch_id, with_deleted=True)
-        if row.deleted_at_ms is None:
-            await self._engine.submit(
-                lambda r, now: r.on_delete(batch_id, user, row.user, now, row.billing_project)
-            )
+        async with self._alone(batch_id):
+            row = await self._visible.batch(batch_id, with_deleted=True)
+            if row.deleted_at_ms is None:
+                await self._engine.submit(
+                    lambda r, now: r.on_delete(batch_id, user, row.user, now, row.billing_project)
+                )
         return batch_service_pb2.DeleteBatchResponse()
 
     async def UndeleteBatch(
@@ -167,11 +182,12 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
     ) -> batch_service_pb2.UndeleteBatchResponse:
         submission.check_fields(request)
         batch_id, user = request.batch_id, caller()
-        row = await self._visible.batch(batch_id, with_deleted=True)
-        if row.deleted_at_ms is not None:
-            await self._engine.submit(
-                lambda r, now: r.on_undelete(batch_id, user, row.user, now, row.billing_project)
-            )
+        async with self._alone(batch_id):
+            row = await self._visible.batch(batch_id, with_deleted=True)
+            if row.deleted_at_ms is not None:
+                await self._engine.submit(
+                    lambda r, now: r.on_undelete(batch_id, user, row.user, now, row.billing_project)
+                )
         return batch_service_pb2.UndeleteBatchResponse()
 
     async def EndAttempt(
@@ -387,6 +403,20 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         return batch_service_pb2.SearchLogResponse(**found._asdict())
 
     # -- pieces ------------------------------------------------------------------------------------
+
+    async def _update(self, wanted: Update) -> bool:
+        """False: the batch became complete meanwhile, or runs again."""
+        row = await self._visible.batch(wanted.batch_id)
+        is_over = row.completed_at_ms is not None
+        left = await read(self._store.left_batch, row.batch_id) if is_over else None
+        return await self._engine.submit(lambda r, now: r.on_update(wanted, left, now))
+
+    def _alone(self, batch_id: int) -> asyncio.Lock:
+        """Held by who reads a complete batch and changes it then: what was read stays true meanwhile."""
+        turn = self._turns.get(batch_id)
+        if turn is None:
+            turn = self._turns[batch_id] = asyncio.Lock()
+        return turn
 
     async def _search(self, batch: BatchRow, query: Query, after_job_id: int, limit: int) -> list[JobView]:
         """Jobs that are looked at one by one, for a bounded time."""

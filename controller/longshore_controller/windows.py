@@ -275,9 +275,9 @@ class Jobs:
         if news is RESET:
             self._start_over()
         for committed in news if isinstance(news, list) else ():
-            was_closed = self._batch.closed_at_ms is not None
-            self._batch = batch_after(committed, self._batch)
-            if not was_closed and self._batch.closed_at_ms is not None:
+            before, self._batch = self._batch, batch_after(committed, self._batch)
+            was_closed, is_closed = before.closed_at_ms is not None, self._batch.closed_at_ms is not None
+            if was_closed != is_closed or before.n_jobs != self._batch.n_jobs:
                 self._start_over()
             if self._selection is None:
                 continue

@@ -11,7 +11,8 @@ from typing import Any, Protocol, TypeVar, cast
 from longshore_controller.callbacks import Callbacks
 from longshore_controller.core import events as ev
 from longshore_controller.core.model import Hello, Orders, Refusal, RefusalKind
-from longshore_controller.core.reactor import CreateBatch, Limits, Reactor
+from longshore_controller.core.reactor import CreateBatch, Limits, Reactor, UpdateBatch
+from longshore_controller.core.state import Batch
 from longshore_controller.engine import Engine
 from longshore_controller.feed import RESET, Committed, Feed
 from longshore_controller.store import Store
@@ -81,6 +82,7 @@ class Controller:
         # In the order in which they came: sets would go by addresses, and no seed be told twice.
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._links: dict[Link, None] = {}
+        self._updating = asyncio.Lock()
         self._spawn(self.engine.run())
         store = cast(Store, world.database)
         callbacks = Callbacks(store, self.engine, self._feed, private=True, post=world.oracle.call_back)
@@ -138,6 +140,16 @@ class Controller:
         if row.closed_at_ms is None:
             columns = self._world.database.columns(batch_id)
             await self.engine.submit(lambda reactor, now: reactor.on_close(batch_id, columns, now))
+
+    async def update(self, wanted: UpdateBatch) -> None:
+        async with self._updating:
+            there = False
+            while not there:
+                left = self._world.database.left_batch(wanted.batch_id)
+                there = await self._add(wanted, left)
+
+    async def _add(self, wanted: UpdateBatch, left: Batch | None) -> bool:
+        return await self.engine.submit(lambda r, now: r.on_update(wanted, left, now))
 
     async def cancel(self, batch_id: int) -> None:
         await self.engine.submit(lambda r, now: r.on_cancel(batch_id, "ann", "no longer wanted", now))

@@ -9,10 +9,10 @@ from random import Random
 from longshore_controller.core import events as ev
 from longshore_controller.core.model import ALWAYS_RUN, AttemptState, JobColumns, JobState, WorkerState
 from longshore_controller.core.rows import SERVICE, BatchRow, Changes
-from longshore_controller.core.state import Attempt, Batch, State, Worker, fold
+from longshore_controller.core.state import Attempt, Batch, State, Worker
 from longshore_controller.core.verdict import Tries
 from longshore_controller.store import Store, StoreUnavailable
-from world import Job, Rows, columns, staged
+from world import Job, Rows, bare, columns, fold_log, staged
 
 
 class InjectedDefect(Exception):
@@ -27,27 +27,38 @@ class Records:
         """The jobs that users send, by batch."""
         self.wanted: dict[str, Sequence[Job]] = {}
         """The jobs that come with their batch, by request id."""
+        self.more: dict[tuple[int, str], Sequence[Job]] = {}
+        """The jobs that are added to a batch, by request id."""
+        self._closed_with: dict[int, int] = {}
+        """How many jobs a batch was closed with."""
         self.log: list[ev.Event] = []
         self.rows = Rows()
 
     def record(self, events: list[ev.Event], changes: Changes) -> None:
-        whole = {batch_id for batch_id, _ in changes.bunches}
+        whole = {batch_id for batch_id, first, _ in changes.bunches if first == 1}
         for event in events:
             if isinstance(event, ev.BatchCreated) and event.batch_id in whole:
                 self.plans[event.batch_id] = self.wanted[event.request_id]
             elif isinstance(event, ev.BatchClosed):
                 self.rows.add_jobs(event.batch_id, self.plans[event.batch_id])
+                self._closed_with[event.batch_id] = len(self.plans[event.batch_id])
+            elif isinstance(event, ev.JobsAdded):
+                more = self.more[event.batch_id, event.request_id]
+                self.plans[event.batch_id] = [*self.plans[event.batch_id], *more]
         self.rows.write(changes)
         self.log += events
 
     def folded(self) -> State:
         """What the log comes to."""
-        return fold(State(), [self._with_columns(e) for e in self.log])
+        return fold_log(self._with_columns(e) for e in self.log)
 
     def _with_columns(self, event: ev.Event) -> ev.Event:
         """A closed batch brings its jobs as they were then; those in the log have lived on."""
         if isinstance(event, ev.BatchClosed):
-            return replace(event, columns=columns(self.plans[event.batch_id]))
+            before = self.plans[event.batch_id][: self._closed_with[event.batch_id]]
+            return replace(event, columns=columns(before))
+        if isinstance(event, ev.JobsAdded):
+            return replace(event, added=staged(self.more[event.batch_id, event.request_id]))
         return event
 
     def check_store(self, store: Store) -> None:
@@ -66,9 +77,7 @@ class Records:
         forgotten = len(self.log) if first is None else first - 1
         logged = store.events_after(forgotten, 100_000)
         assert logged is not None
-        closed = (ev.BatchClosed,)
-        bare = [replace(e, columns=None) if isinstance(e, closed) else e for e in self.log[forgotten:]]
-        assert [e for _, some in logged for e in some] == bare
+        assert [e for _, some in logged for e in some] == [bare(e) for e in self.log[forgotten:]]
 
 
 class Database(Records):
@@ -156,6 +165,15 @@ class Database(Records):
             return self.store.columns(batch_id)
         return columns(self.plans[batch_id])
 
+    def left_batch(self, batch_id: int) -> Batch | None:
+        """A complete batch as it has left memory."""
+        row = self.rows.batches[batch_id]
+        if row.completed_at_ms is None:
+            return None
+        if self.store is not None:
+            return self.store.left_batch(batch_id)
+        return self._batch_of(row)
+
     # -- three folds of one log ----------------------------------------------------------------------
 
     def _load_rows(self) -> State:
@@ -186,21 +204,12 @@ class Database(Records):
         return state
 
     def _load_batch(self, state: State, row: BatchRow) -> None:
-        batch = Batch(
-            row.batch_id, row.user, row.billing_project, row.request_id, row.request_sha256,
-            row.attributes, row.n_jobs, row.created_at_ms, row.closed_at_ms, row.cancelled_at_ms,
-            row.cancelled_by, row.cancel_reason, row.deleted_at_ms, row.msec_mcpu, row.cost_nanousd,
-            row.cancel_after_n_failures, row.callback,
-        )  # fmt: skip
+        batch = self._batch_of(row)
         state.add_batch(batch)
-        if row.closed_at_ms is None:
+        if batch.columns is None:
             return
-        plan = self.plans.get(row.batch_id, ())[: row.n_jobs]
+        state.load_columns(row.batch_id, batch.columns)
         jobs = [self.rows.jobs[row.batch_id, i] for i in range(1, row.n_jobs + 1)]
-        states = bytearray(j.state | ALWAYS_RUN * p.always_run for j, p in zip(jobs, plan, strict=True))
-        s = staged(plan)
-        retries = {i: r for i, r in enumerate(s.retries, 1) if r}
-        state.load_columns(row.batch_id, JobColumns.build(states, s.mcpu, s.parents, retries))
         batch.tries = {
             j.job_id: Tries(
                 j.n_attempts, j.n_preempted, j.n_lost, j.n_failed, j.duration_ms, j.msec_mcpu,
@@ -209,3 +218,22 @@ class Database(Records):
             for j in jobs
             if j.n_attempts and j.state in (JobState.READY, JobState.RUNNING)
         }  # fmt: skip
+
+    def _batch_of(self, row: BatchRow) -> Batch:
+        """With its jobs, if it is closed."""
+        batch = Batch(
+            row.batch_id, row.user, row.billing_project, row.request_id, row.request_sha256,
+            row.attributes, row.n_jobs, row.created_at_ms, row.closed_at_ms, row.cancelled_at_ms,
+            row.cancelled_by, row.cancel_reason, row.deleted_at_ms, row.msec_mcpu, row.cost_nanousd,
+            row.cancel_after_n_failures, row.callback,
+        )  # fmt: skip
+        batch.updates = dict(self.rows.updates.get(row.batch_id, {}))
+        if row.closed_at_ms is None:
+            return batch
+        plan = self.plans.get(row.batch_id, ())[: row.n_jobs]
+        jobs = [self.rows.jobs[row.batch_id, i] for i in range(1, row.n_jobs + 1)]
+        states = bytearray(j.state | ALWAYS_RUN * p.always_run for j, p in zip(jobs, plan, strict=True))
+        s = staged(plan)
+        retries = {i: r for i, r in enumerate(s.retries, 1) if r}
+        batch.take_columns(JobColumns.build(states, s.mcpu, s.parents, retries))
+        return batch

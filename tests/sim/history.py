@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from unittest.mock import patch
 
 from longshore_controller import engine as engine_module
 from longshore_controller.core import events as ev
-from longshore_controller.core.reactor import CreateBatch, Limits, Reactor
+from longshore_controller.core.reactor import CreateBatch, Limits, Reactor, UpdateBatch
 from longshore_controller.core.rows import Changes
 from longshore_controller.store import Store
 from sim.controller import Away, Controller, Defects
@@ -30,7 +31,7 @@ from sim.link import Link
 from sim.machine import Machine
 from sim.oracle import CALLBACK, Oracle, Violation
 from sim.virtual import VirtualLoop
-from world import random_jobs, with_limits
+from world import more_jobs, random_jobs, staged, with_limits
 
 BEGIN_MS = 1_700_000_000_000
 OVER_WITHIN_MS = 2 * 3_600_000
@@ -273,6 +274,8 @@ class History:
         await self._insist(rng, lambda c: c.close(batch_id))
         if more.random() < 0.3:
             await self._end_some(more, batch_id)
+        if more.random() < 0.4:
+            await self._add_some(more, batch_id)
         if wants_cancel:
             await asyncio.sleep(rng.choice([0, 0.02, 5, 40]))
             await self._insist(rng, lambda c: c.cancel(batch_id))
@@ -284,6 +287,19 @@ class History:
                 await asyncio.sleep(more.choice([0, 1, 60]))
                 await self._insist(more, lambda c: c.undelete(batch_id))
                 self.oracle.hidden[batch_id] = False
+
+    async def _add_some(self, rng: Random, batch_id: int) -> None:
+        """More jobs for this batch, which runs or is complete."""
+        for i in range(rng.randint(1, 3)):
+            await asyncio.sleep(rng.choice([0, 0.05, 5, 100]))
+            before = len(self.database.plans[batch_id])
+            jobs = self.database.more[batch_id, f"more {i}"] = more_jobs(rng, before)
+            update = partial(
+                Controller.update,
+                wanted=UpdateBatch(batch_id, f"more {i}", b"sha", before + 1, staged(jobs)),
+            )
+            await asyncio.gather(*(self._insist(rng, update) for _ in range(rng.choice([1, 1, 2]))))
+            assert len(self.database.plans[batch_id]) == before + len(jobs), "what is answered is there"
 
     async def _end_some(self, rng: Random, batch_id: int) -> None:
         """Attempts of this batch that its owner is tired of."""

@@ -79,6 +79,9 @@ class KnownBatch:
     closed: bool = False
     cancelled_at_ms: int | None = None
     complete: bool = False
+    ever_complete: bool = False
+    deleted: bool = False
+    updates: set[str] = field(default_factory=set)
     jobs: dict[int, KnownJob] = field(default_factory=dict)
 
 
@@ -216,18 +219,23 @@ class Oracle:
                     states = [j.state for j in batch.jobs.values()]
                     require(batch.closed and not batch.complete, "a closed batch completes once", event)
                     require(all(s.is_complete for s in states), "a complete batch's jobs are", states)
-                    batch.complete = True
+                    batch.complete = batch.ever_complete = True
                 case ev.BatchCalledBack():
                     require(self.called_back[event.batch_id] > 0, "what is said to be told was told", event)
                     require(event.outcome == TOLD, "and what came of it", event)
+                case ev.BatchReopened():
+                    self._reopened(event)
+                case ev.JobsAdded():
+                    self._added(event)
                 case ev.BatchDeleted() | ev.BatchUndeleted():
                     require(event.batch_id in self.batches, "what is deleted exists", event)
+                    self.batches[event.batch_id].deleted = isinstance(event, ev.BatchDeleted)
 
     def call_back(self, url: str, body: bytes, private: bool) -> str:
         """Whoever is to be told of a batch's end is told this."""
         batch_id = json.loads(body)["batch"]["id"]
         require(url == CALLBACK, "who asked for it is told", url)
-        require(self.batches[batch_id].complete, "a batch is complete before somebody is told so", batch_id)
+        require(self.batches[batch_id].ever_complete, "a batch is complete before that is told", batch_id)
         self.called_back[batch_id] += 1
         return TOLD
 
@@ -241,10 +249,29 @@ class Oracle:
         batch = self.batches[e.batch_id]
         require(not batch.closed, "a batch is closed once", e)
         batch.closed = True
-        for job_id, plan in enumerate(self._plans[e.batch_id], 1):
+        for job_id, plan in enumerate(self._plans[e.batch_id][: batch.n_jobs], 1):
             state = JobState.PENDING if plan.parents else JobState.READY
             batch.jobs[job_id] = KnownJob(plan, state)
         require(len(batch.jobs) == batch.n_jobs, "all declared jobs are there", e)
+
+    def _reopened(self, e: ev.BatchReopened) -> None:
+        batch = self.batches[e.batch_id]
+        require(batch.complete, "only what is complete is reopened", e)
+        require(e.n_jobs == batch.n_jobs, "it is reopened with the jobs that it had", (e, batch.n_jobs))
+        batch.complete = False
+
+    def _added(self, e: ev.JobsAdded) -> None:
+        batch = self.batches[e.batch_id]
+        takes = batch.closed and not (batch.complete or batch.deleted or batch.cancelled_at_ms)
+        require(takes, "jobs are added to what runs", (e, batch))
+        require(e.request_id not in batch.updates, "an update counts once", e)
+        require(e.first_job_id == batch.n_jobs + 1, "ids are contiguous", (e, batch.n_jobs))
+        batch.updates.add(e.request_id)
+        plans = self._plans[e.batch_id][batch.n_jobs : batch.n_jobs + e.n_jobs]
+        require(len(plans) == e.n_jobs, "all jobs of an update are there", e)
+        for job_id, plan in enumerate(plans, e.first_job_id):
+            batch.jobs[job_id] = KnownJob(plan, JobState.PENDING if plan.parents else JobState.READY)
+        batch.n_jobs += e.n_jobs
 
     def _batch_cancelled(self, e: ev.BatchCancelled) -> None:
         batch = self.batches[e.batch_id]

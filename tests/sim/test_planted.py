@@ -500,6 +500,73 @@ def an_attempt_that_goes_on_though_its_owner_ended_it(patch: pytest.MonkeyPatch)
 
 
 @bug(BUGS)
+def more_jobs_that_wait_for_parents_that_are_complete(patch: pytest.MonkeyPatch) -> None:
+    real = JobColumns.extend
+
+    def extend(columns: JobColumns, jobs: model.StagedJobs) -> bool:
+        was, before = bytes(columns.states), len(columns)
+        columns.states[:] = bytes(len(was)).replace(b"\0", bytes([JobState.RUNNING]))
+        renumbered = real(columns, jobs)
+        columns.states[:before] = was
+        return renumbered
+
+    patch.setattr(JobColumns, "extend", extend)
+
+
+@bug(BUGS)
+def more_jobs_that_a_failed_parent_does_not_concern(patch: pytest.MonkeyPatch) -> None:
+    def forgive(_: bool, columns: JobColumns, jobs: model.StagedJobs) -> bool:
+        first = len(columns) - len(jobs)
+        for at in range(first, len(columns)):
+            columns.states[at] &= ~model.DOOMED
+        return True
+
+    after(patch, JobColumns, "extend", forgive)
+
+
+@bug(BUGS)
+def an_update_that_counts_as_often_as_it_is_asked_for(patch: pytest.MonkeyPatch) -> None:
+    real = Reactor.on_update
+
+    def on_update(r: Reactor, wanted: reactor.UpdateBatch, left: Batch | None, now: int) -> bool:
+        batch = r.state.batches.get(wanted.batch_id)
+        if batch is not None and wanted.request_id in batch.updates:
+            again = f"{wanted.request_id} again at {now}"
+            wanted = replace(wanted, request_id=again, first_job_id=batch.n_jobs + 1)
+        return real(r, wanted, left, now)
+
+    patch.setattr(Reactor, "on_update", on_update)
+
+
+@bug(BUGS)
+def more_jobs_whose_batch_stays_complete(patch: pytest.MonkeyPatch) -> None:
+    real = Reactor.on_update
+
+    def on_update(r: Reactor, wanted: reactor.UpdateBatch, left: Batch | None, now: int) -> bool:
+        return wanted.batch_id not in r.state.batches or real(r, wanted, left, now)
+
+    patch.setattr(Reactor, "on_update", on_update)
+
+
+@bug(BUGS)
+def updates_that_a_reload_forgets(patch: pytest.MonkeyPatch) -> None:
+    def forget(_: None, state: State, batch_id: int, columns: JobColumns) -> None:
+        state.batches[batch_id].updates.clear()
+
+    after(patch, State, "load_columns", forget)
+
+
+@bug(STORE_BUGS)
+def a_reopened_batch_whose_jobs_run_again(patch: pytest.MonkeyPatch) -> None:
+    def anew(batch: Batch | None, store: Store, batch_id: int) -> Batch | None:
+        if batch is not None:
+            batch.take_columns(store.columns(batch_id))
+        return batch
+
+    after(patch, Store, "left_batch", anew)
+
+
+@bug(BUGS)
 def an_undelete_that_is_answered_and_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Reactor, "on_undelete", lambda reactor, batch_id, by, user, now: None)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Protocol
@@ -21,7 +22,7 @@ from sim.database import Records
 from sim.oracle import CALLBACK, Oracle, require
 from sim.weather import Weather
 from sim.wire import Channel, Network
-from world import Job, random_jobs, with_limits
+from world import Job, more_jobs, random_jobs, with_limits
 
 UNKNOWN = {
     grpc.StatusCode.UNAVAILABLE,
@@ -125,6 +126,8 @@ class User(Caller):
         watching = asyncio.create_task(self._watch(batch_id)) if rng.random() < 0.5 else None
         if more.random() < 0.3:
             await self._end_some(more, batch_id)
+        if more.random() < 0.4:
+            await self._add_some(more, batch_id)
         if wants_cancel:
             await asyncio.sleep(rng.choice([0, 0.02, 5, 40]))
             await self._insist(stub.CancelBatch, lambda: cancel)
@@ -140,6 +143,24 @@ class User(Caller):
         if watching is not None:
             await watching
 
+    async def _add_some(self, rng: Random, batch_id: int) -> None:
+        """More jobs for this batch, which runs or is complete."""
+        records = self._world.records
+        for i in range(rng.randint(1, 3)):
+            await asyncio.sleep(rng.choice([0, 0.05, 5, 100]))
+            before = len(records.plans[batch_id])
+            jobs = records.more[batch_id, f"more {i}"] = more_jobs(rng, before)
+            request = batches.UpdateBatchRequest(
+                batch_id=batch_id,
+                request_id=f"more {i}",
+                first_job_id=before + 1,
+                jobs=[self._spec(job_id, job) for job_id, job in enumerate(jobs, before + 1)],
+            )
+            times = rng.choice([1, 1, 2])
+            asked = [self._insist(self._stub.UpdateBatch, partial(_same, request)) for _ in range(times)]
+            for answer in await asyncio.gather(*asked):
+                require(answer.n_jobs == before + len(jobs), "an update is answered with its end", answer)
+
     async def _end_some(self, rng: Random, batch_id: int) -> None:
         """Attempts of this batch that its owner is tired of."""
         oracle = self._world.oracle
@@ -151,7 +172,7 @@ class User(Caller):
                 request = batches.EndAttemptRequest(
                     batch_id=batch_id, job_id=oracle.attempts[attempt_id].key[1], attempt_id=attempt_id
                 )
-                await self._insist(self._stub.EndAttempt, lambda request=request: request)  # type: ignore[misc]
+                await self._insist(self._stub.EndAttempt, partial(_same, request))
                 oracle.withdrawn(attempt_id)
 
     async def _bunches(self, batch_id: int, jobs: Sequence[Job]) -> AsyncIterator[Any]:
@@ -235,3 +256,7 @@ class Admin(Caller):
         except aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:  # It was lost before, or has been undrained.
                 raise
+
+
+def _same(request: Any) -> Any:
+    return request

@@ -9,8 +9,19 @@ because that makes them five times as slow to make.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from longshore_controller.core.model import ContainerRecord, EndReason, JobColumns, JobState, Range
+from longshore_controller.core.model import (
+    ContainerRecord,
+    EndReason,
+    JobColumns,
+    JobState,
+    Range,
+    StagedJobs,
+)
+
+if TYPE_CHECKING:
+    from longshore_controller.core.state import Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +53,38 @@ class BatchClosed:
     batch_id: int
     at_ms: int
     columns: JobColumns | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReopened:
+    """A batch that was complete gets more jobs, in the same commit; it is back in memory.
+
+    ``batch`` is how it was left, read from its rows; like the columns of `BatchClosed` it is not part of
+    the fact.
+    """
+
+    batch_id: int
+    user: str
+    n_jobs: int
+    """Until now."""
+    at_ms: int
+    batch: Batch | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class JobsAdded:
+    """More jobs are there, from ``first_job_id`` on; they may run from now on.
+
+    ``added`` are the jobs themselves, as they came; they are not part of the fact.
+    """
+
+    batch_id: int
+    request_id: str
+    request_sha256: bytes
+    first_job_id: int
+    n_jobs: int
+    at_ms: int
+    added: StagedJobs | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +287,8 @@ class AttemptEnded:
 Event = (
     BatchCreated
     | BatchClosed
+    | BatchReopened
+    | JobsAdded
     | BatchCancelled
     | BatchDeleted
     | BatchUndeleted

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import NamedTuple
 
@@ -22,6 +22,14 @@ MAX_PREEMPTED = 20
 
 MAX_LOST = 5
 """How often a job's attempt may be lost or refused before the job is an Error (SPEC 4.1)."""
+
+
+class Update(NamedTuple):
+    """Jobs that were added to a batch by one request: ``n_jobs`` of them from ``first_job_id`` on."""
+
+    request_sha256: bytes
+    first_job_id: int
+    n_jobs: int
 
 
 class Retries(NamedTuple):
@@ -317,12 +325,13 @@ ALWAYS_CLASS = 128
 """Added to the class of a Ready job that is always_run."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class JobColumns:
     """The jobs of one batch as arrays: some 14 bytes a job and 4 a dependency, no objects.
 
     Position i is job i + 1. ``children[child_index[i]:child_index[i + 1]]`` are the positions of
-    the jobs that depend on i. ``waiting[i]`` counts the parents of i that are not complete.
+    the jobs that depend on i, and after them those of ``later[i]``, which were added to the batch.
+    ``waiting[i]`` counts the parents of i that are not complete.
     ``ready[i]`` is 0 unless the job is Ready; then it is 1 + its size class, plus ALWAYS_CLASS for
     always_run, so that the next Ready job of a size is found at the speed of memory.
     """
@@ -337,6 +346,23 @@ class JobColumns:
     ready: bytearray
     sizes: list[int]
     """Reserved mcpu of the smallest job of each class, ascending."""
+    later: dict[int, array[int]] = field(default_factory=dict)
+
+    def __eq__(self, other: object) -> bool:
+        """The same jobs, however they came together."""
+        if not isinstance(other, JobColumns):
+            return NotImplemented
+        return (
+            self.states == other.states
+            and self.waiting == other.waiting
+            and self.mcpu == other.mcpu
+            and self.retries == other.retries
+            and self.ready == other.ready
+            and self.sizes == other.sizes
+            and all(self.children_of(i) == other.children_of(i) for i in range(1, len(self) + 1))
+        )
+
+    __hash__ = None  # type: ignore[assignment]
 
     @classmethod
     def empty(cls) -> JobColumns:
@@ -380,15 +406,47 @@ class JobColumns:
                     waiting[i] += 1
                 elif parent != JobState.SUCCESS and states[i] == JobState.PENDING:
                     states[i] |= DOOMED
-        distinct = sorted(set(mcpu))
-        sizes = distinct[:: -(-len(distinct) // CLASSES) or 1]
-        columns = cls(states, waiting, mcpu, counts, children, retries or {}, bytearray(n), sizes)
-        for byte in (JobState.READY, JobState.READY | ALWAYS_RUN):
-            at = states.find(byte)
-            while at >= 0:
-                columns.ready[at] = columns.class_of(at)
-                at = states.find(byte, at + 1)
+        columns = cls(states, waiting, mcpu, counts, children, retries or {}, bytearray(n), _sizes(mcpu))
+        columns._classify(0)
         return columns
+
+    def extend(self, jobs: StagedJobs) -> bool:
+        """More jobs, none of which has run, after those that are here. True: classes have other numbers.
+
+        Their parents may be complete already: then they wait for them no more, or are DOOMED by them. What
+        it costs does not depend on how many there were, but for a size of job that is new here.
+        """
+        before, n = len(self), len(jobs)
+        self.states += initial_states(jobs.parents, jobs.always_run)
+        self.mcpu += jobs.mcpu
+        self.retries.update((i, r) for i, r in enumerate(jobs.retries, before + 1) if r)
+        self.waiting.frombytes(bytes(4 * n))
+        self.ready += bytes(n)
+        self.child_index.extend([self.child_index[-1]] * n)
+        for at, packed in enumerate(jobs.parents, before):
+            parents = array("I")
+            parents.frombytes(packed)
+            for p in parents:
+                self.later.setdefault(p - 1, array("I")).append(at)
+                parent = self.states[p - 1] & STATE_MASK
+                if parent < JobState.SUCCESS:
+                    self.waiting[at] += 1
+                elif parent != JobState.SUCCESS and self.states[at] == JobState.PENDING:
+                    self.states[at] |= DOOMED
+        if set(jobs.mcpu) <= set(self.sizes):
+            self._classify(before)
+            return False
+        self.sizes = _sizes(self.mcpu)
+        self._classify(0)
+        return True
+
+    def _classify(self, first: int) -> None:
+        """Set `ready` of the jobs from this position on."""
+        for byte in (JobState.READY, JobState.READY | ALWAYS_RUN):
+            at = self.states.find(byte, first)
+            while at >= 0:
+                self.ready[at] = self.class_of(at)
+                at = self.states.find(byte, at + 1)
 
     def __len__(self) -> int:
         return len(self.states)
@@ -401,11 +459,17 @@ class JobColumns:
 
     def children_of(self, job_id: int) -> array[int]:
         """Positions (job id - 1) of the jobs that depend on this one."""
-        return self.children[self.child_index[job_id - 1] : self.child_index[job_id]]
+        children = self.children[self.child_index[job_id - 1] : self.child_index[job_id]]
+        return children + self.later[job_id - 1] if job_id - 1 in self.later else children
 
     def class_of(self, at: int) -> int:
         """What ``ready[at]`` is when the job is Ready."""
         return bisect_right(self.sizes, self.mcpu[at]) + (ALWAYS_CLASS if self.states[at] & ALWAYS_RUN else 0)
+
+
+def _sizes(mcpu: array[int]) -> list[int]:
+    distinct = sorted(set(mcpu))
+    return distinct[:: -(-len(distinct) // CLASSES) or 1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,17 @@ class CreateBatch:
     callback: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class UpdateBatch:
+    """Jobs that a user adds to a batch, from ``first_job_id`` on. Same id, other content: refused."""
+
+    batch_id: int
+    request_id: str
+    request_sha256: bytes
+    first_job_id: int
+    jobs: StagedJobs
+
+
 class Reactor:
     """Decides. Plain and synchronous: time is an argument, ids come from ``new_id``."""
 
@@ -107,7 +118,7 @@ class Reactor:
         self._new_id = new_id
         self._limits = limits
         self._events: list[ev.Event] = []
-        self._bunches: list[tuple[int, StagedJobs]] = []
+        self._bunches: list[tuple[int, int, StagedJobs]] = []
         """Jobs that came with their batches since the last `take`, for their rows: memory has the columns."""
         self._last_session = 0
         self._sessions = {w: Session(0, None, self._lost_at(now), connected=False) for w in state.workers}
@@ -122,6 +133,8 @@ class Reactor:
         """Attempts that ended since the last `take`, and those before it, whose commit may yet fail."""
         self._completed: OrderedDict[tuple[str, str], tuple[int, bytes]] = OrderedDict()
         """(user, request id) -> batch id and content of batches that have left memory lately."""
+        self._left: OrderedDict[int, int] = OrderedDict()
+        """Batch id -> with how many jobs it has left memory lately."""
 
     def take(self) -> tuple[list[ev.Event], Changes]:
         """The events since the last call and what they did to rows. Who calls again has committed those."""
@@ -131,7 +144,7 @@ class Reactor:
         self._ended, self._ending = self._ending, []
         events, self._events = self._events, []
         changes = self.state.take_changes()
-        changes.bunches, self._bunches = self._bunches, []
+        changes.bunches[:0], self._bunches = self._bunches, []
         return events, changes
 
     @property
@@ -181,7 +194,7 @@ class Reactor:
         )  # fmt: skip
         if jobs is not None:
             bunch, columns = jobs
-            self._bunches.append((batch_id, bunch))
+            self._bunches.append((batch_id, 1, bunch))
             self.on_close(batch_id, columns, now)
         return batch_id
 
@@ -191,6 +204,36 @@ class Reactor:
         if batch is not None and batch.closed_at_ms is None:
             assert len(columns) == batch.n_jobs
             self._emit(ev.BatchClosed(batch_id, now, columns))
+
+    def on_update(self, wanted: UpdateBatch, left: Batch | None, now: int) -> bool:
+        """The jobs are there and may run. The same request again has no second effect.
+
+        ``left``: the batch as its rows are if it is complete, which then runs again. False: it is not in
+        memory, and ``left`` is missing or no longer what it is; read it and ask again.
+        """
+        batch = self.state.batches.get(wanted.batch_id)
+        if batch is None:
+            if left is None or self._left.get(left.batch_id, left.n_jobs) != left.n_jobs:
+                return False
+            batch = left
+        if (known := batch.updates.get(wanted.request_id)) is not None:
+            if known.request_sha256 != wanted.request_sha256:
+                raise Refusal(
+                    RefusalKind.ALREADY_EXISTS,
+                    f"request_id {wanted.request_id!r} has added other jobs to batch {batch.batch_id}, from "
+                    f"job {known.first_job_id} on; make a new one to add more",
+                )
+            return True
+        _check_takes_jobs(batch, wanted.first_job_id)
+        if batch is left:
+            self._emit(ev.BatchReopened(batch.batch_id, batch.user, batch.n_jobs, now, batch))
+        self._emit(
+            ev.JobsAdded(
+                batch.batch_id, wanted.request_id, wanted.request_sha256, wanted.first_job_id,
+                len(wanted.jobs), now, wanted.jobs,
+            )
+        )  # fmt: skip
+        return True
 
     def on_cancel(self, batch_id: int, by: str, reason: str, now: int) -> None:
         """No job of the batch that is not always_run starts from the commit of this on. Idempotent."""
@@ -519,6 +562,9 @@ class Reactor:
                 self._completed[batch.user, batch.request_id] = batch_id, batch.request_sha256
                 if len(self._completed) > self._limits.remembered_requests:
                     self._completed.popitem(last=False)
+                self._left[batch_id] = batch.n_jobs
+                if len(self._left) > self._limits.remembered_requests:
+                    self._left.popitem(last=False)
                 self._emit(ev.BatchCompleted(batch_id, now))
         return left
 
@@ -590,6 +636,20 @@ def no_worker(worker_id: str) -> Refusal:
 
 _CANCELLABLE = frozenset((JobState.PENDING, JobState.PENDING | DOOMED, JobState.READY))
 assert not any(byte & ALWAYS_RUN for byte in _CANCELLABLE)
+
+
+def _check_takes_jobs(batch: Batch, first_job_id: int) -> None:
+    if batch.deleted_at_ms is not None:
+        raise Refusal(RefusalKind.NOT_FOUND, f"there is no batch {batch.batch_id}")
+    if batch.cancelled:
+        what = f"batch {batch.batch_id} was cancelled by {batch.cancelled_by}; it takes no more jobs"
+    elif batch.closed_at_ms is None:
+        what = f"batch {batch.batch_id} is open; submit its jobs and close it before you add more"
+    elif first_job_id != batch.n_jobs + 1:
+        what = f"batch {batch.batch_id} has {batch.n_jobs} jobs now: the next is not job {first_job_id}"
+    else:
+        return
+    raise Refusal(RefusalKind.FAILED_PRECONDITION, what)
 
 
 def _cancelled_by(batch: Batch) -> str:

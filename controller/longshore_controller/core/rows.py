@@ -116,6 +116,24 @@ class DeletionRow(NamedTuple):
     deleted_at_ms: int | None
 
 
+class ReopenedRow(NamedTuple):
+    """A batch that was complete with so many jobs is not any more; its other changes follow."""
+
+    batch_id: int
+    n_jobs: int
+
+
+class UpdateRow(NamedTuple):
+    """By which request jobs were added to a batch."""
+
+    batch_id: int
+    request_id: str
+    request_sha256: bytes
+    first_job_id: int
+    n_jobs: int
+    at_ms: int
+
+
 class CalledBackRow(NamedTuple):
     """What came of calling the callback of a batch that has left memory."""
 
@@ -152,8 +170,11 @@ class Changes:
     called_back: list[CalledBackRow] = field(default_factory=list)
     pauses: dict[str, Pause | None] = field(default_factory=dict)
     """By SERVICE or worker id: nothing new starts there; None: it does again."""
-    bunches: list[tuple[int, StagedJobs]] = field(default_factory=list)
-    """Jobs of new batches, from job 1 on, by batch id. Their rows are written before all others."""
+    bunches: list[tuple[int, int, StagedJobs]] = field(default_factory=list)
+    """Jobs that came with their batch or were added to it, by batch id and the first one's id. Their rows
+    are written before all others."""
+    reopened: list[ReopenedRow] = field(default_factory=list)
+    updates: list[UpdateRow] = field(default_factory=list)
     audit: list[AuditRow] = field(default_factory=list)
     """Whose deeds the events are."""
     owners: dict[int, tuple[str, str]] = field(default_factory=dict)

@@ -22,6 +22,8 @@ from longshore_controller.core.model import (
     JobColumns,
     JobState,
     Pause,
+    StagedJobs,
+    Update,
     WorkerState,
     batch_state,
 )
@@ -34,6 +36,8 @@ from longshore_controller.core.rows import (
     DeletionRow,
     JobRangeRow,
     JobRow,
+    ReopenedRow,
+    UpdateRow,
     WorkerRow,
 )
 from longshore_controller.core.verdict import Tries
@@ -112,6 +116,8 @@ class Batch:
     cancel_after_n_failures: int = 0
     """0: never."""
     callback: str = ""
+    updates: dict[str, Update] = field(default_factory=dict)
+    """By request id: jobs that were added to it."""
     columns: JobColumns | None = None
     counts: list[int] = field(default_factory=lambda: [0] * 8)
     """Jobs by state; index is the JobState."""
@@ -122,6 +128,18 @@ class Batch:
     """Positions of Pending jobs whose parents are all complete; the reactor announces them."""
     ready_from: dict[int, int] = field(default_factory=dict, compare=False)
     """By ready class: no Ready job of the class stands before this position (0 when absent)."""
+
+    def take_columns(self, columns: JobColumns) -> None:
+        """These are its jobs; counters and what is due follow from them."""
+        self.columns = columns
+        for state in JobState:
+            self.counts[state] = sum(
+                columns.states.count(state | bits) for bits in (0, ALWAYS_RUN, DOOMED, ALWAYS_RUN | DOOMED)
+            )
+        pending = (JobState.PENDING, JobState.PENDING | ALWAYS_RUN, JobState.PENDING | DOOMED)
+        if columns.children and self.n_complete:
+            positions = enumerate(columns.states)
+            self.due = deque(i for i, s in positions if s in pending and not columns.waiting[i])
 
     @property
     def n_complete(self) -> int:
@@ -282,6 +300,12 @@ class State:
                 assert event.columns is not None
                 self._set_columns(batch, event.columns)
                 self._note(batch)
+            case ev.BatchReopened():
+                assert event.batch is not None
+                self._reopen(event, event.batch)
+            case ev.JobsAdded():
+                assert event.added is not None
+                self._add_jobs(event, event.added)
             case ev.BatchCancelled():
                 batch = self.batches[event.batch_id]
                 batch.cancelled_at_ms, batch.cancelled_by = event.at_ms, event.by
@@ -396,6 +420,36 @@ class State:
                 self._tell_children(batch, job_id, JobState.CANCELLED)
         self._note(batch)
 
+    def _reopen(self, e: ev.BatchReopened, batch: Batch) -> None:
+        self.add_batch(batch)
+        user = self.users.setdefault(batch.user, User())
+        user.batches = dict.fromkeys(sorted([*user.batches, batch.batch_id]))
+        self._changes.reopened.append(ReopenedRow(e.batch_id, e.n_jobs))
+        self._note(batch)
+
+    def _add_jobs(self, e: ev.JobsAdded, jobs: StagedJobs) -> None:
+        batch = self.batches[e.batch_id]
+        columns = batch.columns
+        assert columns is not None and len(columns) == batch.n_jobs == e.first_job_id - 1
+        if columns.extend(jobs):
+            batch.ready_from.clear()
+        batch.n_jobs += e.n_jobs
+        batch.updates[e.request_id] = Update(e.request_sha256, e.first_job_id, e.n_jobs)
+        for at in range(e.first_job_id - 1, batch.n_jobs):
+            state = columns.states[at] & STATE_MASK
+            batch.counts[state] += 1
+            if state == JobState.READY:
+                ready = columns.ready[at]
+                batch.ready_from[ready] = min(batch.ready_from.get(ready, 0), at)
+            elif not columns.waiting[at]:
+                batch.due.append(at)
+        self.unannounced[batch.batch_id] = None
+        self._changes.bunches.append((e.batch_id, e.first_job_id, jobs))
+        self._changes.updates.append(
+            UpdateRow(e.batch_id, e.request_id, e.request_sha256, e.first_job_id, e.n_jobs, e.at_ms)
+        )
+        self._note(batch)
+
     def _completed(self, e: ev.BatchCompleted) -> None:
         batch = self.batches.pop(e.batch_id)
         del self.requests[batch.user, batch.request_id]
@@ -433,15 +487,7 @@ class State:
         self.users[batch.user].running_mcpu += attempt.mcpu
 
     def _set_columns(self, batch: Batch, columns: JobColumns) -> None:
-        batch.columns = columns
-        for state in JobState:
-            batch.counts[state] = sum(
-                columns.states.count(state | bits) for bits in (0, ALWAYS_RUN, DOOMED, ALWAYS_RUN | DOOMED)
-            )
-        pending = (JobState.PENDING, JobState.PENDING | ALWAYS_RUN, JobState.PENDING | DOOMED)
-        if columns.children and batch.n_complete:
-            positions = enumerate(columns.states)
-            batch.due = deque(i for i, s in positions if s in pending and not columns.waiting[i])
+        batch.take_columns(columns)
         user = self.users.setdefault(batch.user, User())
         in_order = not user.batches or next(reversed(user.batches)) < batch.batch_id
         user.batches[batch.batch_id] = None

@@ -173,6 +173,10 @@ class Dialect(ABC):
         """Insert or replace on the writer, `together`. Contradiction when the guard of one does not hold."""
 
     @abstractmethod
+    def change_one(self, sql: str, *parameters: object) -> None:
+        """On the writer, `together`. Contradiction when it does not change exactly one row."""
+
+    @abstractmethod
     def update_ranges(self, updates: list[RangeUpdate]) -> None:
         """On the writer, `together`; not overlapping. Contradiction when a job is missing or complete."""
 
@@ -236,6 +240,9 @@ class Sqlite(Dialect):
     def upsert(self, how: Upsert, rows: Sequence[Row]) -> None:
         sql = _upsert(how, f"VALUES ({', '.join('?' * len(how.columns))})")
         _all_written(self._many(self.writer, sql, rows), len(rows), how)
+
+    def change_one(self, sql: str, *parameters: object) -> None:
+        _all_written(self.execute(self.writer, sql, *parameters).rowcount, 1, (sql, parameters))
 
     def update_ranges(self, updates: list[RangeUpdate]) -> None:
         sql = """UPDATE job SET state = ?, reason = ?, ended_at_ms = ?
@@ -332,6 +339,9 @@ class Postgres(Dialect):
         types = self._types_of(how)
         source = f"SELECT * FROM unnest({', '.join(f'?::{t}[]' for t in types)})"
         self._with_arrays(_upsert(how, source), types, rows, len(rows), how)
+
+    def change_one(self, sql: str, *parameters: object) -> None:
+        self._sent.append((self.execute(self.writer, sql, *parameters), 1, (sql, parameters)))
 
     def update_ranges(self, updates: list[RangeUpdate]) -> None:
         types = ("smallint", "text", "bigint", "bigint", "integer", "integer")

@@ -76,7 +76,8 @@ class Pages:
     _decode_containers: Callable[[bytes], tuple[ContainerRecord, ...]]
 
     def __init__(self) -> None:
-        self._blocks: OrderedDict[int, Blocks] = OrderedDict()
+        self._blocks: OrderedDict[tuple[int, int], Blocks] = OrderedDict()
+        """By batch id and number of jobs: a batch that gets more is another one."""
         self._counting = Lock()
 
     def batch(self, batch_id: int, *, with_deleted: bool = False) -> BatchRow | None:
@@ -345,15 +346,16 @@ class Pages:
 
     def _blocks_of(self, db: peewee.Database, batch: BatchRow) -> Blocks:
         """Of a batch that is complete; counted once, by one of those who ask."""
+        key = batch.batch_id, batch.n_jobs
         with self._counting:
-            if (blocks := self._blocks.get(batch.batch_id)) is None:
+            if (blocks := self._blocks.get(key)) is None:
                 sql = f"""SELECT (job_id - 1) / {BLOCK}, state, COUNT(*) FROM job
                     WHERE batch_id = ? AND job_id <= ? GROUP BY 1, 2"""
                 blocks = Blocks(batch.n_jobs, self._db.rows(db, sql, batch.batch_id, batch.n_jobs))
-                self._blocks[batch.batch_id] = blocks
+                self._blocks[key] = blocks
                 if len(self._blocks) > REMEMBERED:
                     self._blocks.popitem(last=False)
-            self._blocks.move_to_end(batch.batch_id)
+            self._blocks.move_to_end(key)
             return blocks
 
     def _jobs_of(self, db: peewee.Database, batch_id: int, job_ids: Sequence[int]) -> list[JobView]:

@@ -19,6 +19,7 @@ from longshore_controller.core.model import (
     JobColumns,
     Pause,
     Range,
+    Update,
     WorkerState,
     initial_states,
     ranges,
@@ -30,6 +31,7 @@ from longshore_controller.core.rows import (
     Changes,
     JobRangeRow,
     JobRow,
+    UpdateRow,
     WorkerRow,
 )
 from longshore_controller.core.state import Attempt, Batch, State, Worker
@@ -124,8 +126,8 @@ class Store(SharedStore):
                 self._append(db, events, last_seq, at_ms)
                 self._write(db, changes)
         self._in_doubt = False
-        for batch_id, jobs in changes.bunches:
-            self._fresh.add(batch_id, 1, jobs.specs)
+        for batch_id, first_job_id, jobs in changes.bunches:
+            self._fresh.add(batch_id, first_job_id, jobs.specs)
         for batch_id, row in changes.batches.items():
             if row.completed_at_ms is not None:
                 self._fresh.forget(batch_id)
@@ -168,11 +170,15 @@ class Store(SharedStore):
         )
 
     def _write(self, db: peewee.Database, changes: Changes) -> None:
-        for batch_id, bunch in changes.bunches:
+        for batch_id, n_jobs in changes.reopened:
+            self._db.change_one(_REOPEN, batch_id, n_jobs)
+        if changes.updates:
+            self._db.upsert(_UPDATES, changes.updates)
+        for batch_id, first, bunch in changes.bunches:
             packed = pack(bunch)
-            self._db.upsert(_BUNCHES, [(batch_id, 1, len(bunch), sha256(bunch, packed), packed)])
-            self._db.upsert(_SPECS, list(spec_rows(batch_id, 1, bunch)))
-            states = enumerate(initial_states(bunch.parents, bytes(len(bunch))), start=1)
+            self._db.upsert(_BUNCHES, [(batch_id, first, len(bunch), sha256(bunch, packed), packed)])
+            self._db.upsert(_SPECS, list(spec_rows(batch_id, first, bunch)))
+            states = enumerate(initial_states(bunch.parents, bytes(len(bunch))), start=first)
             waiting = [(batch_id, i, state) for i, state in states if (batch_id, i) not in changes.jobs]
             if waiting:
                 self._db.upsert(_NEW_JOBS, waiting)
@@ -228,16 +234,15 @@ class Store(SharedStore):
     def _load_state(self, db: peewee.Database) -> State:
         state = State()
         for row in self._batches(BATCH.select().where(BATCH.c.completed_at_ms.is_null()), db):
-            batch = Batch(
-                row.batch_id, row.user, row.billing_project, row.request_id, row.request_sha256,
-                row.attributes, row.n_jobs, row.created_at_ms, row.closed_at_ms, row.cancelled_at_ms,
-                row.cancelled_by, row.cancel_reason, row.deleted_at_ms, row.msec_mcpu, row.cost_nanousd,
-                row.cancel_after_n_failures, row.callback,
-            )  # fmt: skip
+            batch = _batch_of(row)
             state.add_batch(batch)
             if row.closed_at_ms is not None:
                 state.load_columns(row.batch_id, self._load_columns(db, row))
                 batch.tries = self._load_tries(db, row)
+        sql = """SELECT batch_id, request_id, request_sha256, first_job_id, n_jobs FROM batch_update
+            WHERE batch_id IN (SELECT batch_id FROM batch WHERE completed_at_ms IS NULL)"""
+        for batch_id, request_id, content, first, n in self._db.rows(db, sql):
+            state.batches[batch_id].updates[request_id] = Update(bytes(content), first, n)
         query = _WORKER.select(*columns_of(_WORKER, WorkerRow)).where(_WORKER.c.state == WorkerState.ACTIVE)
         for worker_id, name, capacity, runtime, _, joined, _, _ in run(query, db):
             state.workers[worker_id] = Worker(worker_id, name, capacity, runtime, joined, capacity)
@@ -257,6 +262,22 @@ class Store(SharedStore):
         ((last,),) = self._db.rows(db, "SELECT MAX(batch_id) FROM batch")
         state.next_batch_id = (last or 0) + 1
         return state
+
+    def left_batch(self, batch_id: int) -> Batch | None:
+        """A complete batch as it has left memory, with its jobs. From any thread. None: it is not."""
+        with self._db.reading() as db:
+            query = BATCH.select().where(
+                (BATCH.c.batch_id == batch_id) & BATCH.c.completed_at_ms.is_null(False)
+            )
+            if (row := next(self._batches(query, db), None)) is None:
+                return None
+            batch = _batch_of(row)
+            sql = """SELECT request_id, request_sha256, first_job_id, n_jobs FROM batch_update
+                WHERE batch_id = ?"""
+            for request_id, content, first, n in self._db.rows(db, sql, batch_id):
+                batch.updates[request_id] = Update(bytes(content), first, n)
+            batch.take_columns(self._load_columns(db, row))
+        return batch
 
     def _load_columns(self, db: peewee.Database, row: BatchRow) -> JobColumns:
         unpacked = self._unpack(db, row.batch_id, row.n_jobs)
@@ -283,6 +304,16 @@ class Store(SharedStore):
         return {r[0]: Tries(*r[1:]) for r in self._db.rows(db, sql, row.batch_id, row.n_jobs)}
 
 
+def _batch_of(row: BatchRow) -> Batch:
+    """Without its jobs."""
+    return Batch(
+        row.batch_id, row.user, row.billing_project, row.request_id, row.request_sha256,
+        row.attributes, row.n_jobs, row.created_at_ms, row.closed_at_ms, row.cancelled_at_ms,
+        row.cancelled_by, row.cancel_reason, row.deleted_at_ms, row.msec_mcpu, row.cost_nanousd,
+        row.cancel_after_n_failures, row.callback,
+    )  # fmt: skip
+
+
 _WORKER = peewee.Table("worker")
 _COUNT_FAILURES = """
     INSERT INTO failure_group (batch_id, state, exit_code, manner, n, first_job_id) VALUES (?, ?, ?, ?, ?, ?)
@@ -304,6 +335,10 @@ _SPECS = Upsert(
     ("batch_id", "job_id", "name", "attributes", "mcpu", "always_run", "spec"),
     "FALSE",
 )
+_UPDATES = Upsert("batch_update", ("batch_id", "request_id"), UpdateRow._fields, "FALSE")
+_REOPEN = """UPDATE batch SET completed_at_ms = NULL WHERE batch_id = ? AND n_jobs = ?
+    AND completed_at_ms IS NOT NULL AND cancelled_at_ms IS NULL AND deleted_at_ms IS NULL"""
+"""Only of what was read before: nothing else has become of the batch since."""
 _NEW_JOBS = Upsert("job", ("batch_id", "job_id"), ("batch_id", "job_id", "state"), "FALSE")
 _PAUSES = Upsert("pause", ("paused",), ("paused", "by_user", "reason", "at_ms"), "TRUE")
 _WORKERS = Upsert("worker", ("worker_id",), WorkerRow._fields, "TRUE")

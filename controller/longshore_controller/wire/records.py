@@ -25,7 +25,9 @@ from longshore_controller.store import JobView
 # -- events ------------------------------------------------------------------------------------------
 # An event and its message have fields of the same names; those that are not plain values are listed.
 
-_SPECIAL = ("attributes", "jobs", "containers", "columns")
+_READ_AGAIN = ("columns", "batch", "added")
+"""No part of the fact."""
+_SPECIAL = ("attributes", "jobs", "containers", *_READ_AGAIN)
 
 
 class _Kind(NamedTuple):
@@ -41,7 +43,7 @@ def _kind(event: Any) -> _Kind:
     return _Kind(
         re.sub(r"(?<!^)(?=[A-Z])", "_", event.__name__).lower(),
         tuple(n for n in names if n not in _SPECIAL),
-        tuple(n for n in names if n in _SPECIAL and n != "columns"),
+        tuple(n for n in names if n in _SPECIAL and n not in _READ_AGAIN),
         event,
     )
 
@@ -59,7 +61,7 @@ def encode_events(events: Iterable[ev.Event]) -> bytes:
 
 
 def decode_events(data: bytes) -> list[ev.Event]:
-    """What `encode_events` was given, but for the columns of a BatchClosed."""
+    """What `encode_events` was given, but for what is no part of the facts: jobs and a reopened batch."""
     return [_read_event(message) for message in event_pb2.EventLogEntry.FromString(data).events]
 
 

@@ -27,7 +27,7 @@ from longshore_controller.core.model import (
     reserved_mcpu,
 )
 from longshore_controller.core.query import Query
-from longshore_controller.core.reactor import CreateBatch
+from longshore_controller.core.reactor import CreateBatch, UpdateBatch
 from longshore_controller.wire.urls import target_of
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -159,6 +159,34 @@ def create_batch(
         callback=request.callback,
     )
     return wanted, _jobs(request.jobs, 1, bounds) if request.jobs else None
+
+
+def update_batch(request: batch_service_pb2.UpdateBatchRequest, bounds: Bounds) -> UpdateBatch:
+    """The jobs that are to be added. Refusal INVALID_ARGUMENT."""
+    check_fields(request)
+    try:
+        _text("request_id", request.request_id, MAX_NAME_BYTES, required=True)
+    except _Wrong as wrong:
+        _refuse(wrong.path, wrong.what)
+    if not request.first_job_id:
+        _refuse("first_job_id", "required: the batch's n_jobs + 1, got 0")
+    if not request.jobs:
+        _refuse("jobs", "an update adds at least one job")
+    if len(request.jobs) > MAX_WITH_BATCH:
+        n = len(request.jobs)
+        _refuse("jobs", f"at most {MAX_WITH_BATCH:,} jobs in an update, got {n:,}: use several")
+    if request.first_job_id + len(request.jobs) - 1 > MAX_JOBS:
+        _refuse("first_job_id", f"at most {MAX_JOBS:,} jobs in a batch, got {request.first_job_id:,}")
+    content = batch_service_pb2.UpdateBatchRequest()
+    content.CopyFrom(request)
+    content.ClearField("request_id")
+    return UpdateBatch(
+        batch_id=request.batch_id,
+        request_id=request.request_id,
+        request_sha256=hashlib.sha256(content.SerializeToString(deterministic=True)).digest(),
+        first_job_id=request.first_job_id,
+        jobs=_jobs(request.jobs, request.first_job_id, bounds),
+    )
 
 
 def staged_jobs(request: batch_service_pb2.SubmitJobsRequest, bounds: Bounds) -> StagedJobs:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
-from longshore_controller.core.events import AttemptEnded, BatchClosed
+from longshore_controller.core.events import AttemptEnded
 from longshore_controller.core.model import EndReason, JobState, WorkerState
 from longshore_controller.core.money import cost_nanousd
 from longshore_controller.core.reactor import Limits
 from longshore_controller.core.rows import Changes, JobRangeRow
-from longshore_controller.core.state import State, fold
 from longshore_controller.store import Contradiction, Store, StoreUnavailable
-from world import Job, World, do_something
+from world import Job, World, bare, do_something, fold_log
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -62,13 +60,9 @@ def assert_log_is(store: Store, world: World) -> None:
     assert logged is not None
     ends = [sum(map(len, world.log[: i + 1])) for i in range(len(world.log))]
     assert [seq for seq, _ in logged] == ends
-    events = [
-        replace(e, columns=store.columns(e.batch_id)) if isinstance(e, BatchClosed) else e
-        for _, some in logged
-        for e in some
-    ]
-    assert events == [e for commit in world.log for e in commit]
-    assert fold(State(), events) == world.state
+    events = [e for _, some in logged for e in some]
+    assert events == [bare(e) for commit in world.log for e in commit]
+    assert fold_log(world.with_jobs([events])) == world.state
 
 
 def test_nothing_is_lost_or_seen_when_a_commit_fails(world: World, store: Store) -> None:
