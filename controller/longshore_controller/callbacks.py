@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 
+from longshore_controller.core.events import BatchUndeleted
 from longshore_controller.core.model import Refusal
 from longshore_controller.core.rows import BatchRow
 from longshore_controller.engine import Engine
@@ -76,6 +77,9 @@ class Callbacks:
                         continue
                     for committed in news or ():
                         for event in committed.events:
+                            if isinstance(event, BatchUndeleted):  # It may have been complete for long.
+                                behind = True
+                                continue
                             row = committed.changes.batches[event.batch_id]  # type: ignore[union-attr]
                             if row.callback:
                                 self._start(row)

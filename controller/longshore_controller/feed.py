@@ -17,6 +17,7 @@ from longshore_controller.core.events import (
     AttemptAssigned,
     AttemptRevoked,
     BatchCompleted,
+    BatchUndeleted,
     Event,
     ServiceFrozen,
     ServiceThawed,
@@ -128,7 +129,7 @@ class Feed:
         frozen: bool | None = None,
     ) -> Following:
         """News from now on of one worker's orders, one batch, one user's batches, all that somebody may
-        see, all completions, or of the service's being frozen and thawed."""
+        see, all completions and undeletions, or of the service's being frozen and thawed."""
         given: list[Topic] = [
             ("worker", worker),
             ("batch", batch),
@@ -166,7 +167,7 @@ class Feed:
                 parts["batch", batch_id].append(event)
                 if (owner := owners.get(batch_id)) is not None:
                     parts["user", owner[0]].append(event)
-                if isinstance(event, BatchCompleted):
+                if isinstance(event, BatchCompleted | BatchUndeleted):
                     parts["completed", True].append(event)
             elif isinstance(event, ServiceFrozen | ServiceThawed):
                 parts["frozen", True].append(event)

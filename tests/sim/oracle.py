@@ -79,7 +79,7 @@ class KnownBatch:
     closed: bool = False
     cancelled_at_ms: int | None = None
     complete: bool = False
-    ever_complete: bool = False
+    n_completions: int = 0
     deleted: bool = False
     updates: set[str] = field(default_factory=set)
     jobs: dict[int, KnownJob] = field(default_factory=dict)
@@ -219,7 +219,8 @@ class Oracle:
                     states = [j.state for j in batch.jobs.values()]
                     require(batch.closed and not batch.complete, "a closed batch completes once", event)
                     require(all(s.is_complete for s in states), "a complete batch's jobs are", states)
-                    batch.complete = batch.ever_complete = True
+                    batch.complete = True
+                    batch.n_completions += 1
                 case ev.BatchCalledBack():
                     require(self.called_back[event.batch_id] > 0, "what is said to be told was told", event)
                     require(event.outcome == TOLD, "and what came of it", event)
@@ -235,7 +236,7 @@ class Oracle:
         """Whoever is to be told of a batch's end is told this."""
         batch_id = json.loads(body)["batch"]["id"]
         require(url == CALLBACK, "who asked for it is told", url)
-        require(self.batches[batch_id].ever_complete, "a batch is complete before that is told", batch_id)
+        require(self.batches[batch_id].n_completions, "a batch is complete before that is told", batch_id)
         self.called_back[batch_id] += 1
         return TOLD
 
@@ -556,7 +557,9 @@ class Oracle:
         if row.callback and row.deleted_at_ms is None:
             require(told and row.callback_outcome == TOLD, "who asked for it is told", row)
         require(
-            told <= bool(row.callback) * (1 + self._lives), "and once, but for controllers that died", row
+            told <= bool(row.callback) * (batch.n_completions + self._lives),
+            "and once each time, but for controllers that died",
+            row,
         )
         if failed:
             state = BatchState.FAILURE

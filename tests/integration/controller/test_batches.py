@@ -141,3 +141,135 @@ async def test_what_is_somebody_elses_cannot_be_undeleted(service: Running) -> N
         found = await refused(undelete(service.user("bob"), wrong))
         assert found == (CODE.NOT_FOUND, f"there is no batch {wrong}")
     assert await refused(service.ada.batch(batch_id)) == (CODE.NOT_FOUND, f"there is no batch {batch_id}")
+
+
+async def add(user: User, batch_id: int, first: int, *jobs: types.JobSpec, request_id: str = "") -> int:
+    request = pb.UpdateBatchRequest(
+        batch_id=batch_id, request_id=request_id or f"from {first}", first_job_id=first, jobs=jobs
+    )
+    n_jobs: int = (await user.call("UpdateBatch", request)).n_jobs
+    return n_jobs
+
+
+async def test_jobs_are_added_to_a_batch_that_runs_and_depend_on_what_is_complete(service: Running) -> None:
+    ada = service.ada
+    batch_id = await ada.submit(job(), job())
+    async with service.worker(cores=1) as workerd:
+        (first,) = await workerd.assigned()
+        await workerd.run_to_end(first.attempt_id)
+        await workerd.assigned(2)
+        more = [job(parents=[1]), job(parents=[1, 2]), job(parents=[3], name="last")]
+        assert await add(ada, batch_id, 3, *more) == 5
+        batch = await ada.batch(batch_id)
+        assert (batch.n_jobs, batch.n_pending, batch.n_succeeded) == (5, 2, 1)
+        for n in range(2, 6):
+            run = (await workerd.assigned(n))[-1]
+            assert run.job_id == n
+            await workerd.run_to_end(run.attempt_id)
+        *_, batch = await ada.complete(batch_id)
+    assert (batch.state, batch.n_succeeded) == (types.BATCH_STATE_SUCCESS, 5)
+    assert (await ada.job(batch_id, 5)).name == "last"
+
+
+async def test_a_complete_batch_runs_again_with_more_jobs_and_watchers_see_it(service: Running) -> None:
+    ada = service.ada
+    batch_id = await ada.submit(job(), job(parents=[1], name="never"))
+    async with service.worker() as workerd:
+        (first,) = await workerd.assigned()
+        await workerd.run_to_end(first.attempt_id, exit_code=1)
+        *_, before = await ada.complete(batch_id)
+        windows = ada.stream("WatchJobs", iter([pb.JobsWindow(batch_id=batch_id)]))
+        assert len((await read(windows)).rows) == 2
+        jobs = [job(parents=[1, 2], always_run=True), job(parents=[1])]
+        await asyncio.gather(*(add(ada, batch_id, 3, *jobs) for _ in range(5)))
+        again = (await workerd.assigned(2))[1]
+        assert again.job_id == 3
+        batch = await ada.batch(batch_id)
+        assert (batch.complete, batch.n_jobs, batch.n_running) == (False, 4, 1)
+        async with asyncio.timeout(PATIENCE_S):
+            while (seen := await read(windows)).n_matching != 4:
+                pass
+        assert [row.state for row in seen.rows][:2] == [types.JOB_STATE_FAILURE, types.JOB_STATE_CANCELLED]
+        await workerd.run_to_end(again.attempt_id)
+        *_, batch = await ada.complete(batch_id)
+    assert (batch.n_succeeded, batch.n_failed, batch.n_cancelled) == (1, 1, 2)
+    assert batch.completed_at_ms >= before.completed_at_ms
+    doomed = await ada.job(batch_id, 4)
+    assert (doomed.state, doomed.reason) == (
+        types.JOB_STATE_CANCELLED,
+        "a job it depends on did not succeed",
+    )
+    assert await add(ada, batch_id, 3, *jobs) == 4
+
+
+async def test_an_update_counts_once_and_says_where_it_begins(service: Running) -> None:
+    ada = service.ada
+    batch_id = await ada.submit(job())
+    assert await add(ada, batch_id, 2, job(name="a"), request_id="once") == 2
+    assert await add(ada, batch_id, 2, job(name="a"), request_id="once") == 2
+    code, _ = await refused(add(ada, batch_id, 2, job(name="b"), request_id="once"))
+    assert code is CODE.ALREADY_EXISTS
+    code, words = await refused(add(ada, batch_id, 2, job(), request_id="twice"))
+    assert (code, words) == (
+        CODE.FAILED_PRECONDITION,
+        f"batch {batch_id} has 2 jobs now: the next is not job 2",
+    )
+    other = await ada.submit(job())
+    assert await add(ada, other, 2, job(name="b"), request_id="once") == 2
+    assert (await ada.batch(batch_id)).n_jobs == 2
+
+
+async def test_jobs_are_added_by_the_creator_of_a_batch_that_takes_them(service: Running) -> None:
+    ada, bob = service.ada, service.user("bob")
+    batch_id = await ada.submit(job())
+    no_batch = CODE.NOT_FOUND, f"there is no batch {batch_id}"
+    assert await refused(add(bob, batch_id, 2, job())) == no_batch
+    is_open = await ada.create(1)
+    code, words = await refused(add(ada, is_open, 2, job()))
+    assert (code, "is open" in words) == (CODE.FAILED_PRECONDITION, True)
+    await ada.cancel(batch_id)
+    code, words = await refused(add(ada, batch_id, 2, job()))
+    assert (code, "was cancelled by ada" in words) == (CODE.FAILED_PRECONDITION, True)
+    await ada.delete(batch_id)
+    assert await refused(add(ada, batch_id, 2, job())) == no_batch
+    assert (await refused(add(ada, 2**40, 1, job())))[0] is CODE.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"request_id": ""}, "request_id"),
+        ({"first_job_id": 0}, "first_job_id"),
+        ({"first_job_id": 10_000_001}, "first_job_id"),
+        ({"jobs": []}, "jobs"),
+        ({"jobs": [job()] * 1001}, "jobs"),
+        ({"jobs": [job(), job(parents=[4])]}, "jobs[1].parents[0]"),
+        ({"jobs": [types.JobSpec()]}, "jobs[0].command"),
+    ],
+)
+async def test_an_update_that_makes_no_sense_is_refused_by_its_field(
+    service: Running, fields: dict[str, Any], path: str
+) -> None:
+    batch_id = await service.ada.submit(job(), job())
+    sound: dict[str, Any] = {"batch_id": batch_id, "request_id": "r", "first_job_id": 3, "jobs": [job()]}
+    code, words = await refused(service.ada.call("UpdateBatch", pb.UpdateBatchRequest(**(sound | fields))))
+    assert (code, words.partition(": ")[0]) == (CODE.INVALID_ARGUMENT, path)
+    assert (await service.ada.batch(batch_id)).n_jobs == 2
+
+
+async def test_an_update_whose_commit_fails_leaves_a_complete_batch_as_it_was(service: Running) -> None:
+    ada = service.ada
+    batch_id = await ada.create(0)
+    await ada.close(batch_id)
+    *_, before = await ada.complete(batch_id)
+    with service.database_away():
+        assert (await refused(add(ada, batch_id, 1, job())))[0] is CODE.UNAVAILABLE
+    assert await ada.batch(batch_id) == before
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                assert await add(ada, batch_id, 1, job()) == 1
+                break
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is CODE.UNAVAILABLE
+    assert (await ada.batch(batch_id)).n_ready == 1

@@ -567,3 +567,47 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
         monkeypatch.delenv(name, raising=False)
     with Client(endpoint=service.endpoint, token=TOKEN, retry_s=1) as client:
         assert client.session().user == "ada"
+
+
+def test_more_jobs_go_on_after_those_that_are_there(client: Client, service: FakeService) -> None:
+    batch = echo(client, "a", "b")
+    batch.wait(timeout=30)
+    update = batch.update()
+    more = update.create_job(None, ["echo", "c"], parents=[batch.job(1), 2], name="c")
+    last = update.create_job(None, ["echo", "d"], parents=[more])
+    assert (more.id, last.id, repr(update)) == (3, 4, "<Update of 2 more jobs for batch 1>")
+    with pytest.raises(hp.UsageError, match="there is no job 5 to be a parent of job 5"):
+        update.create_job(None, ["true"], parents=[5])
+    with pytest.raises(hp.UsageError, match="not of this batch"):
+        update.create_job(None, ["true"], parents=[echo(client, "x").job(1)])
+    told: list[int] = []
+    assert update.submit(told.append) is batch
+    assert update.submit() is batch
+    status = batch.wait(timeout=30)
+    assert (status.n_jobs, status.state, told) == (4, "success", [2])
+    assert last.log().text() == "d\n"
+    with pytest.raises(hp.UsageError, match="is submitted"):
+        update.create_job(None, ["true"])
+
+
+def test_an_update_is_sent_in_messages_of_bounded_size_and_each_counts_once(
+    client: Client, service: FakeService
+) -> None:
+    batch = echo(client, "a")
+    service.faults.lose_every = 2
+    update = batch.update(token="more")
+    update.add_jobs(hp.JobSpec(("true",), name=str(i)) for i in range(2500))
+    update.submit()
+    jobs = service.batches[batch.id].jobs
+    assert [jobs[i + 2].spec.name for i in range(2500)] == [str(i) for i in range(2500)]
+    assert sorted(service.batches[batch.id].updates) == ["more/0", "more/1", "more/2"]
+
+
+def test_who_adds_jobs_to_what_was_added_to_meanwhile_is_told(client: Client) -> None:
+    batch = echo(client, "a")
+    first, second = batch.update(), batch.update()
+    for update in (first, second):
+        update.create_job(None, ["true"])
+    first.submit()
+    with pytest.raises(hp.Conflict):
+        second.submit()

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 from functools import partial
 from itertools import product
+from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from longshore_controller.core.model import (
     ALWAYS_RUN,
     DOOMED,
+    STATE_MASK,
     BatchState,
     JobColumns,
     JobState,
     batch_state,
+    initial_states,
     memory_of,
     ranges,
     reserved_mcpu,
 )
+from world import random_jobs, staged
 
 GB = 10**9
 
@@ -119,3 +124,21 @@ def test_a_million_pending_jobs_take_few_bytes_each() -> None:
     c = JobColumns.build(bytearray([JobState.READY]) * n, array("I", bytes(4 * n)))
     held = len(c.states) + 4 * (len(c.waiting) + len(c.mcpu) + len(c.child_index) + len(c.children))
     assert held / n < 20
+
+
+@given(st.integers(), st.integers(1, 40), st.sampled_from([3, 100, 4000]))
+@settings(max_examples=60)
+def test_jobs_added_a_few_at_a_time_are_as_if_they_had_been_there(seed: int, step: int, sizes: int) -> None:
+    rng = Random(seed)
+    jobs = [replace(job, mcpu=rng.randint(1, sizes)) for job in random_jobs(rng, most=300)]
+    bunch, at = staged(jobs), rng.randint(0, len(jobs))
+    states = initial_states(bunch.parents, bunch.always_run)
+    for i in range(at):
+        if states[i] & STATE_MASK == JobState.READY:
+            states[i] ^= JobState.READY ^ rng.choice([JobState.READY, JobState.SUCCESS, JobState.FAILURE])
+    retries = {i: r for i, r in enumerate(bunch.retries, 1) if r}
+    before = {i: r for i, r in retries.items() if i <= at}
+    grown = JobColumns.build(states[:at], bunch.mcpu[:at], bunch.parents[:at], before)
+    for first in range(at, len(jobs), step):
+        grown.extend(staged(jobs[first : first + step]))
+    assert grown == JobColumns.build(states, bunch.mcpu, bunch.parents, retries)
