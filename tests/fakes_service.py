@@ -353,7 +353,10 @@ class FakeService(FakeTokens, batch_grpc.BatchServiceServicer):
 
     def GetBatch(self, request: pb.GetBatchRequest, context: grpc.ServicerContext) -> types.Batch:
         with self._changed:
-            return self._batch_message(self._batch(request.batch_id, context))
+            message = self._batch_message(self._batch(request.batch_id, context))
+            again = [b.batch_id for b in self.batches.values() if b.request.rerun_of == request.batch_id]
+            message.reruns.extend(again)
+            return message
 
     def GetBatchHistory(
         self, request: pb.GetBatchHistoryRequest, context: grpc.ServicerContext
@@ -389,7 +392,7 @@ class FakeService(FakeTokens, batch_grpc.BatchServiceServicer):
             batch = self._batch(request.batch_id, context)
             seq = self._note_changes()
             found = [
-                self._job_message(batch, job)
+                self._job_message(batch, job, with_spec=request.with_spec)
                 for job_id, job in sorted(batch.jobs.items())
                 if job_id > request.after_job_id and (not request.states or job.state in request.states)
             ]
@@ -673,6 +676,7 @@ class FakeService(FakeTokens, batch_grpc.BatchServiceServicer):
             batch_id=batch.batch_id,
             billing_project=batch.request.billing_project,
             cancel_after_n_failures=batch.request.cancel_after_n_failures,
+            rerun_of=batch.request.rerun_of,
             callback=batch.request.callback,
             user=self.user,
             state=state,
@@ -693,7 +697,9 @@ class FakeService(FakeTokens, batch_grpc.BatchServiceServicer):
             cancel_reason=batch.cancelled or "",
         )
 
-    def _job_message(self, batch: FakeBatch, job: FakeJob, *, whole: bool = False) -> types.Job:
+    def _job_message(
+        self, batch: FakeBatch, job: FakeJob, *, whole: bool = False, with_spec: bool = False
+    ) -> types.Job:
         message = types.Job(
             batch_id=batch.batch_id,
             job_id=job.job_id,
@@ -707,8 +713,9 @@ class FakeService(FakeTokens, batch_grpc.BatchServiceServicer):
             reserved_mcpu=1000,
             attributes=job.spec.attributes,
         )
-        if whole:
+        if whole or with_spec:
             message.spec.CopyFrom(job.spec)
+        if whole:
             if job.runs:
                 attempt = message.attempts.add(attempt_id="a" * 32, number=1, main_ms=job.duration_ms)
                 attempt.assigned_at_ms = 1_700_000_000_000

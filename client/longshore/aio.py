@@ -7,7 +7,7 @@ here, and what these iterate over is iterated over with ``async for``.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Self
+from typing import Any, Self
 
 from .admin import AsyncAdmin
 from .builder import AnyBuilder, AnyUpdate, Draft
@@ -206,6 +206,14 @@ class AsyncBatch(AnyBatch):
     async def why(self) -> tuple[Reason, ...]:
         """Why jobs of it do not run, or how it ended; see `Batch.why`."""
         return await self._calls.explain(self.id, 0)
+
+    async def rerun(
+        self, changes: Mapping[str, Any] | None = None, *, name: str | None = None, token: str | None = None
+    ) -> AsyncBatch:
+        """A new batch of the jobs that failed and what was cancelled because of them; see `Batch.rerun`."""
+        builder = AsyncBatchBuilder(self._connected(), await self._rerun_draft(name, token))
+        builder.add_jobs((await self._rerun_plan(changes or {})).jobs)
+        return await builder.submit()
 
     async def update(self, token: str | None = None) -> AsyncUpdate:
         """More jobs for this batch, added at `submit`; see `Batch.update`."""

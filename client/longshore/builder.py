@@ -28,6 +28,7 @@ class Draft(NamedTuple):
     token: str | None
     cancel_after_n_failures: int
     callback: str
+    rerun_of: int = 0
 
     @classmethod
     def of(

@@ -103,7 +103,14 @@ class Calls:
                 left -= len(page.rows)
 
     async def page_of_jobs(
-        self, batch_id: int, after: int, size: int, query: str | None, states: Iterable[str]
+        self,
+        batch_id: int,
+        after: int,
+        size: int,
+        query: str | None,
+        states: Iterable[str],
+        *,
+        with_spec: bool = False,
     ) -> Page[JobStatus]:
         request = batch_service_pb2.ListJobsRequest(
             batch_id=batch_id,
@@ -111,17 +118,18 @@ class Calls:
             after_job_id=after,
             states=[_number("state", state, wire.JOB_STATES) for state in states],  # type: ignore[misc]
             query=check_text("query", query or ""),
+            with_spec=with_spec,
         )
         page = await self._ask("ListJobs", request)
         return Page(tuple(map(wire.job_status, page.jobs)), page.more, page.seq)
 
     async def jobs(
-        self, batch_id: int, query: str | None, states: Iterable[str]
+        self, batch_id: int, query: str | None, states: Iterable[str], *, with_spec: bool = False
     ) -> AsyncGenerator[JobStatus, None]:
         wanted = [states] if isinstance(states, str) else list(states)
         after = 0
         while True:
-            page = await self.page_of_jobs(batch_id, after, PAGE, query, wanted)
+            page = await self.page_of_jobs(batch_id, after, PAGE, query, wanted, with_spec=with_spec)
             for status in page.rows:
                 yield status
             if not page.more or not page.rows:
@@ -158,6 +166,7 @@ class Calls:
             attributes=draft.attributes,
             cancel_after_n_failures=draft.cancel_after_n_failures,
             callback=draft.callback,
+            rerun_of=draft.rerun_of,
         )
         if 0 < len(jobs) <= _BUNCH_JOBS:
             bunch = next(_bunches(0, jobs, 0))

@@ -13,13 +13,14 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .checks import check_id, check_text
-from .errors import BatchFailedError, NotFound, NotSubmitted, UsageError
+from .errors import BatchFailedError, Conflict, NotFound, NotSubmitted, UsageError
 from .status import AttemptStatus, BatchStatus, FailureCounts, JobStatus, LogChunk, Reason
 from .steps import finish, iterate
 
 if TYPE_CHECKING:
-    from .builder import Update
+    from .builder import Draft, Update
     from .failures import Failures
+    from .rerun import Plan
 
 _LONGEST_LINE = 1 << 20
 _TAIL_BYTES = 1 << 16
@@ -152,6 +153,33 @@ class AnyBatch:
         if not self._kept:
             raise UsageError("no job can be added to a batch that runs on this machine")
         return self._client
+
+    async def _rerun_draft(self, name: str | None, token: str | None) -> Draft:
+        """What a batch of its failed jobs is created with. Raises Conflict while it runs."""
+        from .builder import Draft
+
+        client, status = self._connected(), await self._ask_status()
+        if not status.complete:
+            raise Conflict(f"batch {status.id} is still {status.state}", hint="wait until it is complete")
+        attributes = {key: value for key, value in status.attributes.items() if key != "name"}
+        draft = Draft.of(
+            client._billing_project or status.billing_project,
+            attributes, status.name or None if name is None else name, token,
+            status.cancel_after_n_failures or None, status.callback or None,
+        )  # fmt: skip
+        return draft._replace(rerun_of=status.id)
+
+    async def _rerun_plan(self, asked: Mapping[str, Any]) -> Plan:
+        from .rerun import changes_of, plan
+
+        calls, changes = self._connected()._calls, changes_of(asked)
+        states = ("Failure", "Error", "Cancelled")
+        async with aclosing(calls.jobs(self.id, None, states, with_spec=True)) as jobs:
+            found = [job async for job in jobs]
+        made = plan(found, changes, (await calls.session()).remote_tmpdir)
+        if not made.jobs:
+            raise UsageError(f"no job of batch {self.id} has failed: there is nothing to run again")
+        return made
 
     def _note(self, status: BatchStatus) -> BatchStatus:
         self.last_status, self._seen_at = status, time.time()
@@ -408,6 +436,30 @@ class Batch(AnyBatch):
 
         client = self._connected()
         return Update(client, self, self.status().n_jobs, token)
+
+    def rerun(
+        self, changes: Mapping[str, Any] | None = None, *, name: str | None = None, token: str | None = None
+    ) -> Batch:
+        """A new batch of the jobs that failed and of those that were cancelled because of them.
+
+        It says of which batch it is a rerun, has its attributes, and is submitted when this returns. In
+        each job `changes` are different: ``cpu``, ``memory``, ``storage``, ``timeout``, ``retries``,
+        ``max_preempted``, ``max_lost``, ``image``, in the units of `create_job`. What succeeded is not run
+        again, and its output is read from where it was; the intermediate files of a pipeline are gone if
+        its scratch was removed when it ended (``delete_scratch_on_exit``), and jobs that read them fail.
+        `token` makes it the same rerun whoever asks for it. Raises Conflict while the batch is not
+        complete, UsageError when no job has failed.
+
+        >>> again = batch.rerun({'memory': '2Gi'}, name='hello again')
+        >>> again.wait().n_jobs, again.status().rerun_of, batch.status().reruns == (again.id,)
+        (1, 1, True)
+        """
+        from .builder import BatchBuilder
+
+        draft = finish(self._rerun_draft(name, token))
+        builder = BatchBuilder(self._connected(), draft)
+        builder.add_jobs(finish(self._rerun_plan(changes or {})).jobs)
+        return builder.submit()
 
     def cancel(self, reason: str | None = None) -> None:
         """Start no more of its jobs, but for always_run ones, and stop the running. May be repeated.

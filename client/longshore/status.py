@@ -247,6 +247,10 @@ class BatchStatus(_Priced):
     cancel_reason: str
     cancel_after_n_failures: int = 0
     """As it was asked for; 0: never."""
+    rerun_of: int = 0
+    """The batch whose failed jobs these are; 0: of none."""
+    reruns: tuple[int, ...] = ()
+    """Batches that run failed jobs of this one again; empty in lists."""
     callback: str = ""
     """URL that is told when the batch is complete."""
     callback_outcome: str = ""

@@ -149,6 +149,8 @@ def batch_status(message: types_pb2.Batch) -> BatchStatus:
         cancelled_by=message.cancelled_by,
         cancel_reason=message.cancel_reason,
         cancel_after_n_failures=message.cancel_after_n_failures,
+        rerun_of=message.rerun_of,
+        reruns=tuple(message.reruns),
         callback=message.callback,
         callback_outcome=message.callback_outcome,
     )

@@ -34,7 +34,7 @@ from longshore_controller.interceptors import caller, viewer
 from longshore_controller.logs import LogId, LogReading, Logs
 from longshore_controller.store import JobView, Store
 from longshore_controller.views import ALIVE_EVERY_S, Views
-from longshore_controller.visible import MAX_ID, Visible, may_concern, read
+from longshore_controller.visible import MAX_ID, Visible, may_concern, no_batch, read
 from longshore_controller.wire import people, records, submission
 
 LIST_S = 10.0
@@ -46,6 +46,8 @@ LOG_PAGE = 500
 EVENTS_PER_MESSAGE = 10_000
 HISTORY = 1_000
 """Deeds told of a batch's history."""
+SPEC_BYTES_PER_PAGE = 4 << 20
+"""In one answer with specs."""
 BUNCHES_PER_CALL = 2
 WHOLE = 32
 """Batches that come with their jobs, on their way into commits at once: a commit is not to take long."""
@@ -205,7 +207,13 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
 
     async def GetBatch(self, request: batch_service_pb2.GetBatchRequest, context: Context) -> types_pb2.Batch:
         submission.check_fields(request)
-        return records.batch_message(await self._visible.batch(request.batch_id))
+        row = await self._visible.batch(request.batch_id)
+        message = records.batch_message(row)
+        if row.n_failed or row.n_cancelled:
+            who = viewer()
+            reruns = await read(self._store.reruns, row.batch_id)
+            message.reruns.extend(r.batch_id for r in reruns if who.sees(r.user, r.billing_project))
+        return message
 
     async def ListBatches(
         self, request: batch_service_pb2.ListBatchesRequest, context: Context
@@ -258,9 +266,13 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
                 limit=size + 1,
                 states=query.job_states,
             )
-        return batch_service_pb2.ListJobsResponse(
-            jobs=map(records.job_message, jobs[:size]), more=len(jobs) > size, seq=seq
-        )
+        if request.with_spec:
+            keys = [(job.row.batch_id, job.row.job_id) for job in jobs[:size]]
+            specs = await read(self._store.specs, keys)
+            messages = records.job_messages_with_specs(jobs[:size], specs, SPEC_BYTES_PER_PAGE)
+        else:
+            messages = list(map(records.job_message, jobs[:size]))
+        return batch_service_pb2.ListJobsResponse(jobs=messages, more=len(jobs) > len(messages), seq=seq)
 
     async def Explain(
         self, request: batch_service_pb2.ExplainRequest, context: Context
@@ -443,6 +455,10 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
         known = self._store.batch_of_request(wanted.user, wanted.request_id)
         if known is None:
             self._check_member(who, wanted.billing_project)
+            if wanted.rerun_of:
+                before = self._store.batch(wanted.rerun_of)
+                if before is None or not who.sees(before.user, before.billing_project):
+                    raise no_batch(wanted.rerun_of)
         return wanted, (jobs, jobs.columns()) if jobs else None, known
 
     def _check_member(self, who: Viewer, project: str) -> None:

@@ -225,7 +225,7 @@ class Database(Records):
             row.batch_id, row.user, row.billing_project, row.request_id, row.request_sha256,
             row.attributes, row.n_jobs, row.created_at_ms, row.closed_at_ms, row.cancelled_at_ms,
             row.cancelled_by, row.cancel_reason, row.deleted_at_ms, row.msec_mcpu, row.cost_nanousd,
-            row.cancel_after_n_failures, row.callback,
+            row.cancel_after_n_failures, row.callback, row.rerun_of,
         )  # fmt: skip
         batch.updates = dict(self.rows.updates.get(row.batch_id, {}))
         if row.closed_at_ms is None:

@@ -21,7 +21,7 @@ from textual.message import Message
 from textual.screen import Screen
 
 from . import format, themes
-from .feed import Feed, cancel, delete, undelete
+from .feed import Feed, cancel, delete, rerun, undelete
 from .model import Heard, Link, Lost, Refused, Update, confirmed_by, consequences
 from .palette import Commands
 from .screens.batch import BatchScreen
@@ -72,6 +72,14 @@ class Dashboard(App[None]):
         def __init__(self, update: Update) -> None:
             super().__init__()
             self.update = update
+
+    class Rerun(Message):
+        """The failed jobs of a batch run again as a new one, or why not."""
+
+        def __init__(self, batch: BatchStatus, answer: int | BatchError) -> None:
+            super().__init__()
+            self.batch = batch
+            self.answer = answer
 
     class Done(Message):
         """What was asked for batches is confirmed, or refused."""
@@ -252,6 +260,37 @@ class Dashboard(App[None]):
             self.say("nothing was deleted here; by its number: longshore undelete N")
         elif self._can_send():
             self._send("undelete", self._deleted, lambda: None)
+
+    def rerun(self, batch: BatchStatus) -> None:
+        """Run the failed jobs of a complete batch again, if that is wanted; then show the new one."""
+        if not batch.complete or not batch.n_failed:
+            why = "no job has failed" if batch.complete else "it is not complete"
+            self.say(f"#{batch.id}: {why}, there is nothing to run again")
+            return
+        lines = [
+            ("Failure", f"{batch.n_failed:,} failed, and what was cancelled because of them, as a new batch"),
+            ("", "What succeeded is not run again. A pipeline's intermediate files are gone if its"),
+            ("", "scratch was removed when it ended: jobs that read some will fail."),
+        ]
+        title = f"Rerun batch #{batch.id} {batch.name}".rstrip()
+        command = f"longshore rerun {batch.id} --failed"
+
+        def answered(answer: int | BatchError) -> None:
+            self.post_message(self.Rerun(batch, answer))
+
+        def decided(yes: bool | None) -> None:
+            if yes and self._can_send():
+                self.feed.ask(rerun(batch.id), answered)
+
+        self.push_screen(ConfirmScreen(f"{title}?", lines, "", "rerun them", command), decided)
+
+    def on_dashboard_rerun(self, message: Rerun) -> None:
+        batch, answer = message.batch, message.answer
+        if isinstance(answer, int):
+            self.say(f"#{answer} runs what failed in #{batch.id}; same as: longshore rerun {batch.id} --failed")
+            self.go_to(answer)
+        else:
+            self.say(f"rerun #{batch.id}: {answer.message}", bad=True)
 
     def _confirm(
         self,

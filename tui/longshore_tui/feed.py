@@ -416,6 +416,15 @@ def undelete(batch_ids: Iterable[int]) -> Callable[[Client], None]:
     return ask
 
 
+def rerun(batch_id: int) -> Callable[[Client], int]:
+    """The new batch's id."""
+
+    def ask(client: Client) -> int:
+        return Batch(client, batch_id).rerun().id
+
+    return ask
+
+
 def next_failed(
     batch_id: int, query: str, job_id: int, *, forward: bool
 ) -> Callable[[Client], tuple[int, int] | None]:

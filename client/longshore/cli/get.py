@@ -46,7 +46,8 @@ def command(target: Target, output: str) -> None:
         if found.n_ready and not found.n_running:
             hint(f"why nothing runs: longshore why {found.id}")
         elif found.n_failed:
-            hint(f"{found.n_failed:,} failed: longshore failures {found.id}")
+            again = f" · again: longshore rerun {found.id} --failed" if found.complete else ""
+            hint(f"{found.n_failed:,} failed: longshore failures {found.id}{again}")
         else:
             hint(f"its jobs: longshore jobs {found.id} · live: longshore ui {found.id}")
 
@@ -58,6 +59,8 @@ def _batch_fields(batch: BatchStatus, look: Look) -> Iterator[tuple[str, str | C
     if batch.cancelled_at or batch.cancelled_by:
         yield "cancelled", f"{words.moment(batch.cancelled_at, look)} by {batch.cancelled_by}".strip()
         yield "reason", batch.cancel_reason
+    yield "rerun of", f"batch {batch.rerun_of}" if batch.rerun_of else ""
+    yield "run again by", ", ".join(f"batch {batch_id}" for batch_id in batch.reruns)
     yield "billing project", batch.billing_project
     yield "user", batch.user
     yield "jobs", words.count(batch.n_jobs, look)

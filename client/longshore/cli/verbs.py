@@ -17,6 +17,7 @@ VERBS = {
         "up": "Run the whole service on this machine, until Ctrl-C.",
         "submit": "Run a Python program that uses the service.",
         "run": "Run one command as a job, and follow it.",
+        "rerun": "Run the failed jobs of a batch again.",
     },
     "Look": {
         "ls": "List batches, newest first.",

@@ -40,6 +40,8 @@ class BatchCreated:
     """0: never."""
     callback: str = ""
     """URL that is told of the batch's completion; empty: none."""
+    rerun_of: int = 0
+    """The batch whose failed jobs these are; 0: of none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,7 @@ class CreateBatch:
     attributes: dict[str, str] = field(default_factory=dict)
     cancel_after_n_failures: int = 0
     callback: str = ""
+    rerun_of: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +190,7 @@ class Reactor:
             ev.BatchCreated(
                 batch_id, request.user, request.billing_project, request.request_id, request.request_sha256,
                 request.n_jobs, request.attributes, now, request.cancel_after_n_failures,
-                request.callback,
+                request.callback, request.rerun_of,
             )
         )  # fmt: skip
         if jobs is not None:

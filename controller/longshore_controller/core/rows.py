@@ -44,6 +44,7 @@ class BatchRow(NamedTuple):
     cancel_after_n_failures: int = 0
     callback: str = ""
     callback_outcome: str = ""
+    rerun_of: int = 0
 
 
 class JobRow(NamedTuple):

@@ -116,6 +116,7 @@ class Batch:
     cancel_after_n_failures: int = 0
     """0: never."""
     callback: str = ""
+    rerun_of: int = 0
     updates: dict[str, Update] = field(default_factory=dict)
     """By request id: jobs that were added to it."""
     columns: JobColumns | None = None
@@ -175,6 +176,7 @@ class Batch:
             self.msec_mcpu, self.cost_nanousd, self.created_at_ms,
             self.closed_at_ms, completed_at_ms, self.cancelled_at_ms, self.cancelled_by, self.cancel_reason,
             self.deleted_at_ms, self.cancel_after_n_failures, self.callback,
+            rerun_of=self.rerun_of,
         )  # fmt: skip
 
     def job_row(
@@ -291,6 +293,7 @@ class State:
                     event.batch_id, event.user, event.billing_project, event.request_id, event.request_sha256,
                     event.attributes, event.n_jobs, event.at_ms,
                     cancel_after_n_failures=event.cancel_after_n_failures, callback=event.callback,
+                    rerun_of=event.rerun_of,
                 )  # fmt: skip
                 self.add_batch(batch)
                 self._note(batch)

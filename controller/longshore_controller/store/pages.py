@@ -35,6 +35,7 @@ from longshore_controller.store.rows import JobView, from_json
 BATCH, JOB, SPEC, ATTEMPT = (peewee.Table(name) for name in ("batch", "job", "job_spec", "attempt"))
 
 ALL = frozenset(JobState)
+MOST_RERUNS = 100
 SLICE = 20_000
 """Jobs looked at by one statement of a search."""
 LOOKS = 16
@@ -87,6 +88,12 @@ class Pages:
     def batch_of_request(self, user: str, request_id: str) -> BatchRow | None:
         """The batch that this request made, also when it was deleted since."""
         return self._one_batch('"user" = ? AND request_id = ?', user, request_id)
+
+    def reruns(self, batch_id: int) -> list[BatchRow]:
+        """Batches that run jobs of this one again, oldest first."""
+        query = BATCH.select().where((BATCH.c.rerun_of == batch_id) & BATCH.c.deleted_at_ms.is_null())
+        with self._db.reading() as db:
+            return list(self._batches(query.order_by(BATCH.c.batch_id).limit(MOST_RERUNS), db))
 
     def callbacks_due(self, after_id: int, limit: int) -> list[BatchRow]:
         """Complete batches whose callback was not called yet, oldest first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple, get_args
 
@@ -199,6 +199,7 @@ def batch_message(row: BatchRow) -> types_pb2.Batch:
         cancel_after_n_failures=row.cancel_after_n_failures,
         callback=row.callback,
         callback_outcome=row.callback_outcome,
+        rerun_of=row.rerun_of,
     )
 
 
@@ -223,6 +224,22 @@ def job_message(job: JobView) -> types_pb2.Job:
         ended_at_ms=row.ended_at_ms,
         always_run=job.always_run,
     )
+
+
+def job_messages_with_specs(
+    jobs: Sequence[JobView], specs: Mapping[tuple[int, int], bytes], most_bytes: int
+) -> list[types_pb2.Job]:
+    """Of the first of these, as many as come to so many bytes of specs; at least one."""
+    messages: list[types_pb2.Job] = []
+    for job in jobs:
+        spec = specs[job.row.batch_id, job.row.job_id]
+        most_bytes -= len(spec)
+        if messages and most_bytes < 0:
+            break
+        message = job_message(job)
+        message.spec.MergeFromString(spec)
+        messages.append(message)
+    return messages
 
 
 def batches_view(rows: Iterable[BatchRow], **head: Any) -> bytes:

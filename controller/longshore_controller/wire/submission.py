@@ -157,6 +157,7 @@ def create_batch(
         attributes=dict(request.attributes),
         cancel_after_n_failures=min(request.cancel_after_n_failures, MAX_JOBS + 1),
         callback=request.callback,
+        rerun_of=min(request.rerun_of, 2**63 - 1),
     )
     return wanted, _jobs(request.jobs, 1, bounds) if request.jobs else None
 

@@ -34,6 +34,7 @@ class BatchScreen(ListScreen["JobStatus"]):
         Binding("n", "next_failed(True)", "next failed"),
         Binding("N", "next_failed(False)", "failed before"),
         Binding("c", "cancel", "cancel batch"),
+        Binding("r", "rerun", "rerun failed"),
         Binding("D", "delete", "delete batch"),
         Binding("p", "preview", "preview"),
         Binding("W", "why", "why"),
@@ -42,7 +43,7 @@ class BatchScreen(ListScreen["JobStatus"]):
         Binding("tab,right_square_bracket", "other_tab", "next tab", show=False),
     ]
     KEYS: ClassVar[Sequence[str]] = (
-        "open", "filter", "only_failed", "next_failed(True)", "cancel", "why", "preview", "app.palette",
+        "open", "filter", "only_failed", "next_failed(True)", "cancel", "rerun", "why", "preview", "app.palette",
         "delete", "copy", "go",
     )  # fmt: skip
 
@@ -213,6 +214,10 @@ class BatchScreen(ListScreen["JobStatus"]):
             note = "A single job cannot be cancelled; this is about the whole batch."
             self.dashboard.cancel([self._batch], note=note)
 
+    def action_rerun(self) -> None:
+        if self._batch is not None:
+            self.dashboard.rerun(self._batch)
+
     def action_delete(self) -> None:
         if self._batch is not None:
             self.dashboard.delete([self._batch], done=self.dashboard.go_to_batches)
@@ -234,6 +239,7 @@ class BatchScreen(ListScreen["JobStatus"]):
             "user": batch.user,
             "billing_project": batch.billing_project,
             "jobs": batch.n_jobs,
+            **({"rerun_of": batch.rerun_of} if batch.rerun_of else {}),
             "attributes": dict(batch.attributes),
             **{word: f"{at.astimezone():%Y-%m-%d %H:%M:%S}" for word, at in times.items() if at},
         }
