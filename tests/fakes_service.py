@@ -715,20 +715,17 @@ class FakeService(FakeTokens, batch_grpc.BatchServiceServicer):
         )
         if whole or with_spec:
             message.spec.CopyFrom(job.spec)
-        if whole:
-            if job.runs:
-                attempt = message.attempts.add(attempt_id="a" * 32, number=1, main_ms=job.duration_ms)
-                attempt.assigned_at_ms = 1_700_000_000_000
-                attempt.revoked = job.revoked
-                attempt.state = (
-                    types.ATTEMPT_STATE_ENDED if job.state in DONE else types.ATTEMPT_STATE_STARTED
+        if whole and job.runs:
+            attempt = message.attempts.add(attempt_id="a" * 32, number=1, main_ms=job.duration_ms)
+            attempt.assigned_at_ms = 1_700_000_000_000
+            attempt.revoked = job.revoked
+            attempt.state = types.ATTEMPT_STATE_ENDED if job.state in DONE else types.ATTEMPT_STATE_STARTED
+            for container, log in job.logs.items():
+                attempt.containers.add(
+                    container=types.Container.ValueType(container),
+                    exit_code=job.exit_code,
+                    log_bytes=len(log),
                 )
-                for container, log in job.logs.items():
-                    attempt.containers.add(
-                        container=types.Container.ValueType(container),
-                        exit_code=job.exit_code,
-                        log_bytes=len(log),
-                    )
         return message
 
     def _note_changes(self) -> int:

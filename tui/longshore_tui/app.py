@@ -287,7 +287,8 @@ class Dashboard(App[None]):
     def on_dashboard_rerun(self, message: Rerun) -> None:
         batch, answer = message.batch, message.answer
         if isinstance(answer, int):
-            self.say(f"#{answer} runs what failed in #{batch.id}; same as: longshore rerun {batch.id} --failed")
+            command = f"longshore rerun {batch.id} --failed"
+            self.say(f"#{answer} runs what failed in #{batch.id}; same as: {command}")
             self.go_to(answer)
         else:
             self.say(f"rerun #{batch.id}: {answer.message}", bad=True)

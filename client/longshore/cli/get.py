@@ -46,7 +46,7 @@ def command(target: Target, output: str) -> None:
         if found.n_ready and not found.n_running:
             hint(f"why nothing runs: longshore why {found.id}")
         elif found.n_failed:
-            again = f" · again: longshore rerun {found.id} --failed" if found.complete else ""
+            again = f", again: longshore rerun {found.id} --failed" if found.complete else ""
             hint(f"{found.n_failed:,} failed: longshore failures {found.id}{again}")
         else:
             hint(f"its jobs: longshore jobs {found.id} · live: longshore ui {found.id}")

@@ -76,7 +76,7 @@ def command(
             return
         n = len(plan.jobs)
         say(f"batch {new.id} runs {n:,} job{'s' * (n > 1)} of batch {old.id} again")
-        hint(f"live: longshore ui {new.id} · longshore wait {new.id}")
+        hint(f"live: longshore ui {new.id}")
 
 
 def _confirm(batch_id: int, n: int) -> None:
@@ -86,9 +86,7 @@ def _confirm(batch_id: int, n: int) -> None:
     say("They are gone if the pipeline's scratch was removed when it ended (delete_scratch_on_exit).")
     if not sys.stdin.isatty():
         command = f"longshore rerun {batch_id} --failed"
-        raise click.UsageError(
-            f"there is no terminal to ask on: {command} --yes does not ask"
-        )
+        raise click.UsageError(f"there is no terminal to ask on: {command} --yes does not ask")
     if not click.confirm("Run them?", default=False, err=True):
         say("nothing was changed")
         raise click.Abort

@@ -273,3 +273,37 @@ async def test_an_update_whose_commit_fails_leaves_a_complete_batch_as_it_was(se
             except grpc.aio.AioRpcError as error:
                 assert error.code() is CODE.UNAVAILABLE
     assert (await ada.batch(batch_id)).n_ready == 1
+
+
+async def test_a_rerun_is_linked_both_ways_to_what_its_creator_sees(service: Running) -> None:
+    ada, bob = service.ada, service.user("bob")
+    batch_id = await ada.submit(job())
+    async with service.worker() as workerd:
+        (run,) = await workerd.assigned()
+        await workerd.run_to_end(run.attempt_id, exit_code=1)
+        await ada.complete(batch_id)
+    again = await ada.create(1, jobs=[job()], rerun_of=batch_id)
+    assert (await ada.batch(again)).rerun_of == batch_id
+    assert list((await ada.batch(batch_id)).reruns) == [again]
+    for wrong in (batch_id, 10**6, 2**64 - 1):
+        code, _ = await refused(bob.create(1, billing_project="bobs", jobs=[job()], rerun_of=wrong))
+        assert code is CODE.NOT_FOUND
+    await ada.delete(again)
+    assert not (await ada.batch(batch_id)).reruns
+
+
+async def test_pages_with_specs_are_bounded_by_their_size_and_miss_nothing(service: Running) -> None:
+    big = [job("bash", "-c", "x" * 100_000, "y" * 100_000, name=str(i)) for i in range(50)]
+    batch_id = await service.ada.submit(*big[:25])
+    await add(service.ada, batch_id, 26, *big[25:])
+    names: list[str] = []
+    sizes: list[int] = []
+    more, after = True, 0
+    while more:
+        request = pb.ListJobsRequest(batch_id=batch_id, page_size=1000, after_job_id=after, with_spec=True)
+        page = await service.ada.call("ListJobs", request)
+        names += [found.spec.name for found in page.jobs]
+        sizes.append(page.ByteSize())
+        more, after = page.more, page.jobs[-1].job_id
+    assert names == [str(i) for i in range(50)]
+    assert len(sizes) == 3 and max(sizes) < 5 << 20

@@ -107,6 +107,39 @@ async def _(service: Running) -> Asked:
     return by_ada(service, pb.DeleteBatchRequest(batch_id=await service.ada.submit(job())))
 
 
+@case(_BATCHES + "UndeleteBatch")
+async def _(service: Running) -> Asked:
+    batch_id = await service.ada.submit(job())
+    await service.ada.delete(batch_id)
+    return by_ada(service, pb.UndeleteBatchRequest(batch_id=batch_id))
+
+
+@case(_BATCHES + "UpdateBatch")
+async def _(service: Running) -> Asked:
+    """Of a batch that is complete."""
+    batch_id = await service.ada.create(0, "empty")
+    await service.ada.close(batch_id)
+    await service.ada.complete(batch_id)
+    jobs = [job(), job(parents=[1])]
+    request = pb.UpdateBatchRequest(batch_id=batch_id, request_id="more", first_job_id=1, jobs=jobs)
+    return by_ada(service, request)
+
+
+@case(_BATCHES + "UpdateBatch", OTHER)
+async def _(service: Running) -> Asked:
+    request = pb.UpdateBatchRequest(batch_id=1, request_id="more", first_job_id=1, jobs=[job()])
+    return by_ada(service, request)
+
+
+@case(_BATCHES + "EndAttempt")
+async def _(service: Running) -> Asked:
+    batch_id = await service.ada.submit(job())
+    async with service.worker(cores=1) as workerd:
+        (run,) = await workerd.assigned()
+    request = pb.EndAttemptRequest(batch_id=batch_id, job_id=1, attempt_id=run.attempt_id, reason="hangs")
+    return by_ada(service, request)
+
+
 @case("/longshore_api.v1.WorkerService/PushLogs")
 async def _(service: Running) -> Asked:
     identity = await service.activate()

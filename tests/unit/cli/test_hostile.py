@@ -83,8 +83,10 @@ class Hostile(FakeService):
         message.user = message.cancelled_by = message.cancel_reason = message.billing_project = text
         return message
 
-    def _job_message(self, batch: Any, job: Any, *, whole: bool = False) -> types.Job:
-        message = super()._job_message(batch, job, whole=whole)
+    def _job_message(
+        self, batch: Any, job: Any, *, whole: bool = False, with_spec: bool = False
+    ) -> types.Job:
+        message = super()._job_message(batch, job, whole=whole, with_spec=with_spec)
         text = self.text(batch.batch_id)
         message.reason = text if batch.batch_id % 2 or batch.batch_id > N else ""
         message.attributes[text] = text
@@ -159,6 +161,7 @@ OF_ALL = [
     *("admin freeze", "admin status -o json", "admin status"),
     *(
         "undelete 1",
+        "rerun 5 --failed --yes",
         f"retry 4/1 --attempt {'a' * 32}",
         "cancel 4 --yes --reason x",
         "completion bash",

@@ -395,3 +395,36 @@ def test_deleted_batches_come_back_by_their_numbers(run: Run, service: FakeServi
     assert run("ls", "-o", "id").lines == ["2", "1"]
     assert run("undelete", "1", "-o", "json").document == {"schema": "longshore/v1", "undeleted": [1]}
     assert run("undelete", "7").code == 3
+
+
+def test_failed_jobs_run_again_as_a_new_batch(run: Run, service: FakeService, client: Client) -> None:
+    fork(client, 2)
+    for job_id, code in ((1, 0), (2, 1), (3, 0)):
+        service.finish(1, job_id, exit_code=code)
+    assert run("rerun", "1").code == 2
+    assert "is not NAME=VALUE" in run("rerun", "1", "--failed", "--set", "memory").err
+    assert run("rerun", "1", "--failed", "--set", "colour=red").code == 2
+    ran = run("rerun", "1", "--failed", "--set", "memory=8Gi", "--set", "retries=2")
+    assert (ran.code, ran.out) == (0, b"") and "batch 2 runs 2 jobs of batch 1 again" in ran.err
+    spec = service.batches[2].jobs[1].spec
+    assert (spec.name, spec.resources.memory_bytes, spec.retries) == ("align-0", 8 << 30, 2)
+    assert "batch 1" in next(line for line in run("get", "2").lines if line.startswith("rerun of"))
+    assert "batch 2" in next(line for line in run("get", "1").lines if line.startswith("run again by"))
+    assert run("rerun", "2", "--failed").code == 6
+    assert run("rerun", "1", "--failed", "-o", "json").document["batch"]["rerun_of"] == 1
+
+
+def test_a_rerun_that_reads_what_may_be_gone_says_so_before_it_runs(
+    run: Run, service: FakeService, client: Client
+) -> None:
+    builder = client.create_batch()
+    first = builder.create_job(None, ["true"])
+    scratch = f"{service.folder}/tmp/run/1/a"
+    builder.create_job(None, ["true"], parents=[first], input_files=[(scratch, "/io/a")])
+    builder.submit()
+    service.finish(1, 1)
+    service.finish(1, 2, exit_code=1)
+    ran = run("rerun", "1", "--failed")
+    assert (ran.code, len(service.batches)) == (2, 1)
+    assert "1 of these jobs reads intermediate files" in ran.err and "--yes does not ask" in ran.err
+    assert run("rerun", "1", "--failed", "--yes").code == 0

@@ -6,7 +6,7 @@ import asyncio
 
 import longshore as hp
 import pytest
-from fakes_service import FakeService
+from fakes_service import TOKEN, FakeService
 from longshore.rerun import changes_of, plan
 from longshore.status import JobSpec, JobState, JobStatus
 
@@ -59,7 +59,7 @@ def failed(client: hp.Client) -> hp.Batch:
     return batch
 
 
-def test_a_rerun_is_a_new_batch_that_is_linked_to_the_old_one(client: hp.Client, service: FakeService) -> None:
+def test_a_rerun_is_a_new_batch_linked_to_the_old_one(client: hp.Client, service: FakeService) -> None:
     batch = failed(client)
     again = batch.rerun({"memory": "2Gi"})
     status = again.wait(timeout=30)
@@ -75,22 +75,26 @@ def test_a_rerun_is_a_new_batch_that_is_linked_to_the_old_one(client: hp.Client,
     assert batch.rerun(name="other", token="t").id == batch.rerun(name="other", token="t").id
 
 
-def test_nothing_is_run_again_of_what_has_not_failed_or_is_not_over(
-    client: hp.Client, idle_client: hp.Client
-) -> None:
+def test_nothing_is_run_again_of_what_has_not_failed_or_is_not_over(client: hp.Client) -> None:
     builder = client.create_batch()
     builder.create_job(None, ["true"])
     batch = builder.submit()
     batch.wait(timeout=30)
     with pytest.raises(hp.UsageError, match="nothing to run again"):
         batch.rerun()
+    builder = client.create_batch()
+    builder.create_job(None, ["sleep", "20"])
+    runs = builder.submit()
+    with pytest.raises(hp.Conflict, match="is still running"):
+        runs.rerun()
+    runs.cancel()
 
 
-def test_a_program_with_an_event_loop_reruns_and_updates_too(client: hp.Client) -> None:
+def test_a_program_with_an_event_loop_reruns_and_updates_too(client: hp.Client, service: FakeService) -> None:
     batch_id = failed(client).id
 
     async def main() -> None:
-        async with hp.AsyncClient("test") as asking:
+        async with hp.AsyncClient("test", endpoint=service.endpoint, token=TOKEN) as asking:
             batch = await asking.get_batch(batch_id)
             again = await batch.rerun({"retries": 1})
             assert (await again.wait(timeout=30)).rerun_of == batch_id

@@ -163,3 +163,26 @@ async def test_what_the_cursor_is_at_can_be_copied(submit: Submit, open_dashboar
         await terminal.press("down", "y")
         await terminal.sees(f"copied {batch_id}/2")
         assert terminal.app.clipboard == f"{batch_id}/2"
+
+
+async def test_failed_jobs_are_run_again_when_that_is_wanted_and_then_shown(
+    service: FakeService, submit: Submit, open_dashboard: Open
+) -> None:
+    batch_id = submit("broken", n_jobs=2)
+    async with open_dashboard(batch_id) as terminal:
+        await terminal.sees("job-001")
+        await terminal.press("r")
+        await terminal.sees(f"#{batch_id}: it is not complete")
+        service.finish(batch_id, 1, exit_code=1)
+        service.finish(batch_id, 2)
+        await terminal.sees("✗ failure")
+        await terminal.press("r")
+        await terminal.sees(
+            f"Rerun batch #{batch_id} broken?", "1 failed", f"longshore rerun {batch_id} --failed"
+        )
+        await terminal.press("enter")
+        assert len(service.batches) == 1
+        await terminal.press("r", "right", "enter")
+        await terminal.sees(f"#{batch_id + 1} runs what failed in #{batch_id}")
+        await terminal.until(lambda: "job-002" not in terminal.text)
+    assert service.batches[batch_id + 1].request.rerun_of == batch_id
