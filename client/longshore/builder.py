@@ -284,11 +284,13 @@ class Update(AnyUpdate[Job]):
         again: what is there already is not added twice. Raises Conflict when other jobs were added to
         the batch meanwhile, and when it is cancelled.
 
+        >>> builder = client.create_batch(name='grows')
+        >>> first = builder.create_job(None, ['true'])
+        >>> batch = builder.submit()
         >>> update = batch.update()
-        >>> job = update.create_job(None, ['echo', 'more'], parents=[1], name='more')
-        >>> batch = update.submit()
-        >>> batch.wait().n_jobs, job.log().text()
-        (3, 'more\\n')
+        >>> more = update.create_job(None, ['echo', 'more'], parents=[first])
+        >>> update.submit().wait().n_jobs, more.log().text()
+        (2, 'more\\n')
         """
         finish(self._submit(on_progress))
         return self._batch

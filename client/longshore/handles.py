@@ -555,8 +555,8 @@ class Job(AnyJob):
         >>> builder = client.create_batch(name='stuck')
         >>> stuck = builder.create_job(None, ['sleep', '600'])
         >>> batch = builder.submit()
-        >>> while not stuck.attempts():
-        ...     time.sleep(0.1)
+        >>> next(seen for seen in stuck.watch() if seen.attempts).state
+        'Running'
         >>> stuck.end_attempt(reason='it hangs').number
         1
         >>> batch.cancel()

@@ -28,7 +28,7 @@ from sim.history import Failed, run
 from sim.machine import Workerd
 from world import open_store
 
-WITHIN = 300
+WITHIN = 600
 """Histories within which a bug must be found."""
 
 Plant = Callable[[pytest.MonkeyPatch], None]
