@@ -347,9 +347,11 @@ class JobColumns:
     sizes: list[int]
     """Reserved mcpu of the smallest job of each class, ascending."""
     later: dict[int, array[int]] = field(default_factory=dict)
+    exact: bool = True
+    """Each size has a class of its own."""
 
     def __eq__(self, other: object) -> bool:
-        """The same jobs, however they came together."""
+        """The same jobs, however they came together: of many sizes the classes may differ."""
         if not isinstance(other, JobColumns):
             return NotImplemented
         return (
@@ -357,8 +359,6 @@ class JobColumns:
             and self.waiting == other.waiting
             and self.mcpu == other.mcpu
             and self.retries == other.retries
-            and self.ready == other.ready
-            and self.sizes == other.sizes
             and all(self.children_of(i) == other.children_of(i) for i in range(1, len(self) + 1))
         )
 
@@ -406,7 +406,9 @@ class JobColumns:
                     waiting[i] += 1
                 elif parent != JobState.SUCCESS and states[i] == JobState.PENDING:
                     states[i] |= DOOMED
-        columns = cls(states, waiting, mcpu, counts, children, retries or {}, bytearray(n), _sizes(mcpu))
+        distinct = sorted(set(mcpu))
+        columns = cls(states, waiting, mcpu, counts, children, retries or {}, bytearray(n), _thin(distinct))
+        columns.exact = len(distinct) <= CLASSES
         columns._classify(0)
         return columns
 
@@ -414,7 +416,7 @@ class JobColumns:
         """More jobs, none of which has run, after those that are here. True: classes have other numbers.
 
         Their parents may be complete already: then they wait for them no more, or are DOOMED by them. What
-        it costs does not depend on how many there were, but for a size of job that is new here.
+        it costs does not depend on how many there were, but for a copy of `ready` for a size that is new.
         """
         before, n = len(self), len(jobs)
         self.states += initial_states(jobs.parents, jobs.always_run)
@@ -433,11 +435,26 @@ class JobColumns:
                     self.waiting[at] += 1
                 elif parent != JobState.SUCCESS and self.states[at] == JobState.PENDING:
                     self.states[at] |= DOOMED
-        if set(jobs.mcpu) <= set(self.sizes):
-            self._classify(before)
+        renumbered = self._take_sizes(set(jobs.mcpu).difference(self.sizes))
+        self._classify(before)
+        return renumbered
+
+    def _take_sizes(self, new: set[int]) -> bool:
+        """Jobs of these sizes come. True: the classes of those that are here have other numbers now."""
+        if not new:
             return False
-        self.sizes = _sizes(self.mcpu)
-        self._classify(0)
+        if not self.exact or len(self.sizes) + len(new) > CLASSES:
+            # They share the classes that there are, also the smallest of all.
+            self.exact = False
+            self.sizes = self.sizes or _thin(sorted(new))
+            self.sizes[0] = min(self.sizes[0], *new)
+            return False
+        before, self.sizes = self.sizes, sorted({*self.sizes, *new})
+        number = {size: i for i, size in enumerate(self.sizes, 1)}
+        renumber = bytearray(range(256))
+        for i, size in enumerate(before, 1):
+            renumber[i], renumber[i + ALWAYS_CLASS] = number[size], number[size] + ALWAYS_CLASS
+        self.ready = self.ready.translate(renumber)
         return True
 
     def _classify(self, first: int) -> None:
@@ -467,8 +484,8 @@ class JobColumns:
         return bisect_right(self.sizes, self.mcpu[at]) + (ALWAYS_CLASS if self.states[at] & ALWAYS_RUN else 0)
 
 
-def _sizes(mcpu: array[int]) -> list[int]:
-    distinct = sorted(set(mcpu))
+def _thin(distinct: list[int]) -> list[int]:
+    """At most so many sizes as there are classes."""
     return distinct[:: -(-len(distinct) // CLASSES) or 1]
 
 

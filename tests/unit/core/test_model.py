@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from longshore_controller.core.model import (
+    ALWAYS_CLASS,
     ALWAYS_RUN,
+    CLASSES,
     DOOMED,
     STATE_MASK,
     BatchState,
@@ -142,3 +144,6 @@ def test_jobs_added_a_few_at_a_time_are_as_if_they_had_been_there(seed: int, ste
     for first in range(at, len(jobs), step):
         grown.extend(staged(jobs[first : first + step]))
     assert grown == JobColumns.build(states, bunch.mcpu, bunch.parents, retries)
+    for i, state in enumerate(grown.states):
+        assert grown.ready[i] == (grown.class_of(i) if state & STATE_MASK == JobState.READY else 0)
+        assert 1 <= grown.class_of(i) % ALWAYS_CLASS <= len(grown.sizes) <= CLASSES
