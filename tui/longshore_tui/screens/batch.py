@@ -43,8 +43,8 @@ class BatchScreen(ListScreen["JobStatus"]):
         Binding("tab,right_square_bracket", "other_tab", "next tab", show=False),
     ]
     KEYS: ClassVar[Sequence[str]] = (
-        "open", "filter", "only_failed", "next_failed(True)", "cancel", "rerun", "why", "preview", "app.palette",
-        "delete", "copy", "go",
+        "open", "filter", "only_failed", "next_failed(True)", "cancel", "rerun", "why", "preview",
+        "app.palette", "delete", "copy", "go",
     )  # fmt: skip
 
     class Found(Message):
