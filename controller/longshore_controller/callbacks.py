@@ -159,6 +159,8 @@ def document_of(row: BatchRow) -> dict[str, object]:
         "cancelled_by": row.cancelled_by,
         "cancel_reason": row.cancel_reason,
         "cancel_after_n_failures": row.cancel_after_n_failures,
+        "rerun_of": row.rerun_of,
+        "reruns": [],  # It has just become complete.
         "callback": row.callback,
         "name": row.attributes.get("name", ""),
     }

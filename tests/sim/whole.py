@@ -156,7 +156,11 @@ class Whole:
         try:
             for event in events:
                 # Of a request that names files; the folder has another name in each run.
-                shown = replace(event, request_sha256=b"") if isinstance(event, ev.BatchCreated) else event
+                shown = (
+                    replace(event, request_sha256=b"")
+                    if isinstance(event, ev.BatchCreated | ev.JobsAdded)
+                    else event
+                )
                 self.tell("log", shown)
                 if not isinstance(event, ev.AttemptProgressed | ev.WorkerJoined | ev.WorkerLost):
                     self._moved_ms = self.now()

@@ -62,6 +62,7 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "exit_code": st.none() | st.integers(-(2**31), 2**31 - 1),
     "cancel_after_n_failures": st.integers(0, 10_000_001),
     "first_job_id": JOB_IDS,
+    "rerun_of": IDS,
     "columns": st.none(),
     "batch": st.none(),
     "added": st.none(),
