@@ -1,4 +1,4 @@
-"""PURE. Which jobs of a batch are run again, and how: the failed ones and those cancelled because of them."""
+"""Which jobs of a batch are run again, and how: the failed ones and those cancelled because of them."""
 
 from __future__ import annotations
 
