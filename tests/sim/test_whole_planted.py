@@ -192,7 +192,7 @@ def a_commit_after_one_whose_outcome_is_unknown(patch: pytest.MonkeyPatch) -> No
 
     async def start_over(engine: Engine, reactor: Any, requests: Any, why: Exception) -> None:
         engine._store._in_doubt = False
-        for *_, future in requests:
+        for _request, _look, future, _deed in requests:
             if not future.done():
                 future.set_exception(why)
 
