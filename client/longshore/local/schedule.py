@@ -43,6 +43,8 @@ class Schedule:
                 self._children[parent - 1].append(job_id)
         self._ready: list[tuple[bool, int]] = []
         """A heap: always_run first, then by id. What was cancelled meanwhile may still be in it."""
+        self._kept: int | None = None
+        """The job that starts before all others once there is room for it."""
         self._cancelled = ""
         """Why nothing but always_run jobs may start."""
         self.counts = dict.fromkeys(_STATES, 0)
@@ -81,12 +83,16 @@ class Schedule:
         """A job that is to start now: it is Running. None: no other may before one has ended."""
         while self._ready and self.state(self._ready[0][1]) != "Ready":
             heapq.heappop(self._ready)
+        if self._kept is not None and self.state(self._kept) != "Ready":
+            self._kept = None
         if not self._ready or self.counts["Running"] >= AT_ONCE:
             return None
-        job_id = self._ready[0][1]
+        job_id = self._ready[0][1] if self._kept is None else self._kept
         if self._sizes[job_id - 1] > self._free_mcpu:
-            return None  # Nothing behind it starts, or small jobs could starve it.
-        heapq.heappop(self._ready)
+            if self._free_mcpu:
+                self._kept = job_id  # Nothing else starts before it, or small jobs could starve it.
+            return None
+        self._kept = None
         self._free_mcpu -= self._sizes[job_id - 1]
         self._move(job_id, "Running")
         return job_id
