@@ -48,6 +48,9 @@ from longshore_controller.core.rows import (
     BatchRow,
     Changes,
     JobRow,
+    LedgerRow,
+    ProjectRow,
+    RateRow,
     WorkerRow,
 )
 from longshore_controller.core.state import Batch, State
@@ -150,6 +153,9 @@ class Rows:
         self.updates: dict[int, dict[str, Update]] = {}
         """By batch and request id."""
         self.pauses: dict[str, Pause] = {}
+        self.ledger: dict[tuple[int, int, str], LedgerRow] = {}
+        self.projects: dict[str, ProjectRow] = {}
+        self.rates: dict[int, list[RateRow]] = {}
 
     def add_jobs(self, batch_id: int, jobs: Sequence[Job]) -> None:
         self.add_bunch(batch_id, 1, staged(jobs))
@@ -202,6 +208,12 @@ class Rows:
             self.pauses.pop(paused, None)
             if pause is not None:
                 self.pauses[paused] = pause
+        for charged, more in changes.ledger.items():
+            before = self.ledger.get(charged)
+            used, cost = (before.mcpu_ms, before.nanousd) if before else (0, 0)
+            self.ledger[charged] = more._replace(mcpu_ms=used + more.mcpu_ms, nanousd=cost + more.nanousd)
+        self.projects |= changes.projects
+        self.rates |= changes.rates
         for batch_id, deleted_at_ms in changes.deletions:
             self.batches[batch_id] = self.batches[batch_id]._replace(deleted_at_ms=deleted_at_ms)
         for batch_id, outcome in changes.called_back:

@@ -33,6 +33,8 @@ from longshore_api.v1 import (
     auth_service_pb2_grpc,
     batch_service_pb2,
     batch_service_pb2_grpc,
+    billing_service_pb2,
+    billing_service_pb2_grpc,
     worker_service_pb2,
     worker_service_pb2_grpc,
 )
@@ -40,6 +42,7 @@ from longshore_api.v1 import (
 from longshore_controller.admin import AdminService
 from longshore_controller.api import BatchService
 from longshore_controller.auth import About, AuthService
+from longshore_controller.billing import BillingService
 from longshore_controller.callbacks import Callbacks
 from longshore_controller.config import Config, ConfigError, Server, load, show
 from longshore_controller.core.model import Refusal
@@ -77,6 +80,7 @@ OPTIONS = [
 SERVICES = (
     auth_service_pb2.DESCRIPTOR.services_by_name["AuthService"],
     batch_service_pb2.DESCRIPTOR.services_by_name["BatchService"],
+    billing_service_pb2.DESCRIPTOR.services_by_name["BillingService"],
     worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"],
     admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
     health_pb2.DESCRIPTOR.services_by_name["Health"],
@@ -133,6 +137,7 @@ class Controller:
             frozenset(config.login.domains),
         )
         self._admin = AdminService(self.engine, self.store, self._tokens)
+        self._billing = BillingService(self.store, self.engine)
         self._batches = BatchService(
             self.store,
             self.engine,
@@ -184,6 +189,7 @@ class Controller:
     async def _listen(self, server: aio.Server) -> str:
         auth_service_pb2_grpc.add_AuthServiceServicer_to_server(self._auth, server)
         batch_service_pb2_grpc.add_BatchServiceServicer_to_server(self._batches, server)
+        billing_service_pb2_grpc.add_BillingServiceServicer_to_server(self._billing, server)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(self._admin, server)
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(self._workers, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

@@ -106,7 +106,9 @@ class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
                 f"request_id {wanted.request_id!r} was used for batch {known.batch_id} with other content; "
                 "make a new one for a new batch",
             )
-        return batch_service_pb2.CreateBatchResponse(batch_id=batch_id)
+        project = self._engine.project(wanted.billing_project)
+        warning = project.warning if project else ""
+        return batch_service_pb2.CreateBatchResponse(batch_id=batch_id, warning=warning)
 
     async def SubmitJobs(
         self, requests: AsyncIterator[batch_service_pb2.SubmitJobsRequest], context: Context

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar, cast
 from longshore_controller.core.model import Pause, Refusal, RefusalKind
 from longshore_controller.core.reactor import Limits, Reactor
 from longshore_controller.core.rows import AuditRow
-from longshore_controller.core.state import State
+from longshore_controller.core.state import Project, State
 from longshore_controller.feed import Committed, Feed
 from longshore_controller.store import EpochLost, Store, StoreUnavailable, deed
 
@@ -157,6 +157,10 @@ class Engine:
             raise _unavailable()
         attempt = self._reactor.state.attempts.get(attempt_id)
         return attempt is not None and attempt.worker_id == worker_id and not attempt.revoked
+
+    def project(self, name: str) -> Project | None:
+        """Of memory; up to one commit ahead of the rows. None: nothing is known of it."""
+        return self._reactor.state.projects.get(name) if self._reactor else None
 
     def job_states(self, batch_id: int) -> bytes | None:
         """A byte for each job of a live batch, see `JobColumns`; up to one commit ahead of the rows. From

@@ -90,6 +90,7 @@ _BATCHES = "/longshore_api.v1.BatchService/"
 _WORKERS = "/longshore_api.v1.WorkerService/"
 _AUTH = "/longshore_api.v1.AuthService/"
 _ADMIN = "/longshore_api.v1.AdminService/"
+_BILLING = "/longshore_api.v1.BillingService/"
 
 METHOD_POLICY = {
     "/longshore_api.v1.AuthService/GetSession": May.ASK,
@@ -133,6 +134,15 @@ METHOD_POLICY = {
     _ADMIN + "ListUsers": May.ADMIN,
     _ADMIN + "UpdateUser": May.ADMIN,
     _ADMIN + "ListAudit": May.ADMIN,
+    _BILLING + "ListProjects": May.ASK,
+    _BILLING + "GetProject": May.ASK,
+    _BILLING + "CreateProject": May.ADMIN,
+    _BILLING + "SetProject": May.MANAGE,
+    _BILLING + "SetMember": May.MANAGE,
+    _BILLING + "RemoveMember": May.MANAGE,
+    _BILLING + "GetCosts": May.ASK,
+    _BILLING + "ListRates": May.ASK,
+    _BILLING + "SetRates": May.ADMIN,
     _WORKERS + "Activate": May.ANYONE,
     _WORKERS + "Connect": May.WORK,
     _WORKERS + "PushLogs": May.WORK,
@@ -143,18 +153,18 @@ METHOD_POLICY = {
 """Who may call what. Of a batch it is asked by `Visible`, which every method looks it up with."""
 
 _TOLD = frozenset(
-    _BATCHES + name
-    for name in (
-        "CreateBatch",
-        "SubmitJobs",
-        "CloseBatch",
-        "UpdateBatch",
-        "CancelBatch",
-        "DeleteBatch",
-        "UndeleteBatch",
-        "EndAttempt",
+    service + name
+    for service, names in (
+        (
+            _BATCHES,
+            "CreateBatch SubmitJobs CloseBatch UpdateBatch CancelBatch DeleteBatch UndeleteBatch EndAttempt",
+        ),
+        (_ADMIN, "Freeze Thaw DrainWorker UndrainWorker"),
+        (_BILLING, "CreateProject SetProject SetMember RemoveMember SetRates"),
+        (_WORKERS, "Activate"),
     )
-) | {_WORKERS + "Activate", *(_ADMIN + name for name in ("Freeze", "Thaw", "DrainWorker", "UndrainWorker"))}
+    for name in names.split()
+)
 """What changes something is logged; everything else only when it fails: looking is most of what is done."""
 
 _LOOKS = ("Get", "List", "Watch", "Read", "Search", "Check", "Begin", "Estimate", "Explain", "Complete")

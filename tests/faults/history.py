@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from faults.cluster import Cluster, Ran
 from longshore_controller.core import events as ev
 from longshore_controller.core.model import AttemptState, EndReason, JobState
-from longshore_controller.core.money import charges
+from longshore_controller.core.money import cost_nanousd
 from longshore_controller.core.rows import AttemptRow, BatchRow, JobRow
 from longshore_controller.core.state import State, fold
 from longshore_controller.store import Store
@@ -118,7 +118,7 @@ class History:
         for key, job in self.jobs.items():
             attempts = self.attempts[key]
             for a in attempts:
-                cost = sum(charges(a.mcpu, a.started_at_ms, a.main_ms).values()) if a.started_at_ms else 0
+                cost = cost_nanousd(a.mcpu, a.started_at_ms, a.main_ms) if a.started_at_ms else 0
                 assert a.cost_nanousd == cost, a
             assert job.cost_nanousd == sum(a.cost_nanousd for a in attempts), job
             assert job.duration_ms == sum(a.main_ms for a in attempts), job

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar, cast
 from longshore_controller.callbacks import Callbacks
 from longshore_controller.core import events as ev
 from longshore_controller.core.model import Hello, Orders, Refusal, RefusalKind
+from longshore_controller.core.money import DAY_MS
 from longshore_controller.core.reactor import CreateBatch, Limits, Reactor, UpdateBatch
 from longshore_controller.core.state import Batch
 from longshore_controller.engine import Engine
@@ -125,7 +126,7 @@ class Controller:
         try:
             return task.result()
         except Refusal as refusal:
-            if refusal.kind is RefusalKind.UNAVAILABLE:
+            if refusal.kind in (RefusalKind.UNAVAILABLE, RefusalKind.RESOURCE_EXHAUSTED):
                 raise Away from refusal
             raise
 
@@ -158,6 +159,17 @@ class Controller:
         row = self._world.database.rows.batches[batch_id]
         if row.deleted_at_ms is None:
             await self.engine.submit(lambda r, now: r.on_delete(batch_id, "ann", row.user, now))
+
+    async def set_limit(self, nanousd: int | None, *, hard: bool) -> None:
+        await self.engine.submit(
+            lambda r, now: r.on_set_project("project", nanousd, "root", now, hard=hard, closed=False)
+        )
+
+    async def set_rates(self) -> None:
+        """From tomorrow on, by the service's clock."""
+        await self.engine.submit(
+            lambda r, now: r.on_set_rates(now // DAY_MS + 1, {"compute": "1/50"}, "root", now)
+        )
 
     async def freeze(self) -> None:
         await self.engine.submit(lambda r, now: r.on_freeze("root", "a new network", now))

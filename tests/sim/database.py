@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from random import Random
 
 from longshore_controller.core import events as ev
-from longshore_controller.core.model import ALWAYS_RUN, AttemptState, JobColumns, JobState, WorkerState
+from longshore_controller.core.model import (
+    ALWAYS_RUN,
+    AttemptState,
+    JobColumns,
+    JobState,
+    Viewer,
+    WorkerState,
+)
+from longshore_controller.core.money import RateCard, with_card
 from longshore_controller.core.rows import SERVICE, BatchRow, Changes
-from longshore_controller.core.state import Attempt, Batch, State, Worker
+from longshore_controller.core.state import Attempt, Batch, Project, State, Worker
 from longshore_controller.core.verdict import Tries
 from longshore_controller.store import Store, StoreUnavailable
+from longshore_controller.store.ledger import Wanted
 from world import Job, Rows, bare, columns, fold_log, staged
 
 
@@ -72,6 +82,12 @@ class Records:
         rows.check_failures(store)
         for attempt_id, attempt in rows.attempts.items():
             assert store.attempt(attempt_id) == attempt
+        everybody = Viewer("root", admin=True)
+        told_apart = Wanted(by=("batch_id", "day", "resource"))
+        costs = {(c.batch_id, c.day, c.resource): c[-2:] for c in store.costs(everybody, told_apart) or ()}
+        assert costs == {key: (row.nanousd, row.mcpu_ms) for key, row in rows.ledger.items()}
+        assert {p.name: p for p in store.projects(rows.projects.keys())} == rows.projects
+        assert {r for r in store.rates() if r.from_day} == {r for card in rows.rates.values() for r in card}
         with store._db.reading() as db:
             ((first,),) = store._db.rows(db, "SELECT MIN(first_seq) FROM event_log")
         forgotten = len(self.log) if first is None else first - 1
@@ -179,6 +195,10 @@ class Database(Records):
     def _load_rows(self) -> State:
         """What the rows come to, as store.py says it."""
         state = State()
+        for from_day, card in self.rows.rates.items():
+            prices = tuple(sorted((r.resource, Fraction(r.usd_per_core_hour)) for r in card))
+            state.rates = with_card(state.rates, RateCard(from_day, prices))
+        state.projects = {name: Project(*row) for name, row in self.rows.projects.items()}
         for _, row in sorted(self.rows.batches.items()):
             if row.completed_at_ms is None:
                 self._load_batch(state, row)
@@ -218,6 +238,7 @@ class Database(Records):
             for j in jobs
             if j.n_attempts and j.state in (JobState.READY, JobState.RUNNING)
         }  # fmt: skip
+        batch.unfinished_nanousd = sum(tries.cost_nanousd for tries in batch.tries.values())
 
     def _batch_of(self, row: BatchRow) -> Batch:
         """With its jobs, if it is closed."""

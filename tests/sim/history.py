@@ -11,9 +11,9 @@ import asyncio
 import itertools
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from types import SimpleNamespace
@@ -22,6 +22,7 @@ from unittest.mock import patch
 
 from longshore_controller import engine as engine_module
 from longshore_controller.core import events as ev
+from longshore_controller.core.model import Refusal
 from longshore_controller.core.reactor import CreateBatch, Limits, Reactor, UpdateBatch
 from longshore_controller.core.rows import Changes
 from longshore_controller.store import Store
@@ -29,7 +30,7 @@ from sim.controller import Away, Controller, Defects
 from sim.database import Database
 from sim.link import Link
 from sim.machine import Machine
-from sim.oracle import CALLBACK, Oracle, Violation
+from sim.oracle import CALLBACK, Oracle, Violation, require
 from sim.virtual import VirtualLoop
 from world import more_jobs, random_jobs, staged, with_limits
 
@@ -106,11 +107,13 @@ def limits_of(rng: Random) -> Limits:
 class History:
     """The world of one seed. It is what machines and controllers stand in."""
 
-    def __init__(self, seed: int | str, loop: VirtualLoop, store: Store | None) -> None:
+    def __init__(
+        self, seed: int | str, loop: VirtualLoop, store: Store | None, changed: Mapping[str, Any]
+    ) -> None:
         self._loop = loop
         self._rng = Random(f"{seed}/world")
         self.seed = seed
-        self.weather = Weather.of(Random(f"{seed}/weather"))
+        self.weather = replace(Weather.of(Random(f"{seed}/weather")), **changed)
         self.limits = limits_of(Random(f"{seed}/limits"))
         self.lease_ms = self.limits.lease_ms
         self.refusing, self.lying = self.weather.refusing, self.weather.lying
@@ -196,6 +199,7 @@ class History:
             self._add_machine(1000 * cores)
         users = [asyncio.create_task(self._use(i)) for i in range(1, 1 + self._rng.choice([1, 1, 2, 3]))]
         users.append(asyncio.create_task(self._administer()))
+        users.append(asyncio.create_task(self._account()))
         weather = self.weather
         troubles = [
             asyncio.create_task(self._every(mean_s, trouble))
@@ -298,7 +302,14 @@ class History:
                 Controller.update,
                 wanted=UpdateBatch(batch_id, f"more {i}", b"sha", before + 1, staged(jobs)),
             )
-            await asyncio.gather(*(self._insist(rng, update) for _ in range(rng.choice([1, 1, 2]))))
+            asked = [self._insist(rng, update) for _ in range(rng.choice([1, 1, 2]))]
+            try:
+                await asyncio.gather(*asked)
+            except Refusal as refusal:
+                require(
+                    "cancelled by budget" in refusal.message, "only such batches take no more jobs", refusal
+                )
+                return
             assert len(self.database.plans[batch_id]) == before + len(jobs), "what is answered is there"
 
     async def _end_some(self, rng: Random, batch_id: int) -> None:
@@ -312,6 +323,19 @@ class History:
                 attempt_id = rng.choice(live)
                 await self._insist(rng, lambda c, a=attempt_id: c.end_attempt(a))  # type: ignore[misc]
                 self.oracle.withdrawn(attempt_id)
+
+    async def _account(self) -> None:
+        """In some histories somebody limits what may be spent, and takes it back."""
+        rng = Random(f"{self.seed}/accountant")
+        comes = rng.random() < 0.25
+        if comes and rng.random() < 0.5:
+            await self._insist(rng, lambda c: c.set_rates())
+        while comes and not self._healed:
+            await asyncio.sleep(rng.choice([1, 10, 40]))
+            limit, hard = self.oracle.spent + rng.choice([1, 10_000, 200_000]), rng.random() < 0.3
+            await self._insist(rng, lambda c: c.set_limit(limit, hard=hard))  # noqa: B023
+            await asyncio.sleep(rng.choice([0.01, 1, 10, 50]))
+            await self._insist(rng, lambda c: c.set_limit(None, hard=False))
 
     async def _administer(self) -> None:
         """In some histories somebody freezes the service and drains workers, and takes it back."""
@@ -451,13 +475,13 @@ def _quiet() -> Iterator[None]:
             logger.propagate, logger.level = propagate, level
 
 
-def run(seed: int | str, store: Store | None = None) -> Counter[str]:
-    """The history of this seed: what has happened in it, by name. Failed."""
+def run(seed: int | str, store: Store | None = None, **changed: Any) -> Counter[str]:
+    """The history of this seed, in such weather: what has happened in it, by name. Failed."""
     log = logging.getLogger(engine_module.__name__)
     with _quiet(), asyncio.Runner(loop_factory=VirtualLoop) as runner:
         loop = runner.get_loop()
         assert isinstance(loop, VirtualLoop)
-        history = History(seed, loop, store)
+        history = History(seed, loop, store, changed)
         defects = Defects(history.violated)
         log.addHandler(defects)
         try:

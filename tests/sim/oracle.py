@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Protocol
 
 from longshore_controller.core import events as ev
@@ -24,7 +25,15 @@ from longshore_controller.core.model import (
     Report,
     WorkerState,
 )
-from longshore_controller.core.money import cost_nanousd
+from longshore_controller.core.money import (
+    DAY_MS,
+    SEED_RATES,
+    RateCard,
+    Rates,
+    charges,
+    cost_nanousd,
+    with_card,
+)
 from longshore_controller.core.reactor import Limits
 from longshore_controller.core.rows import SERVICE, JobRow
 from world import Job, Rows
@@ -135,6 +144,10 @@ class Oracle:
         self.attempts: dict[str, KnownAttempt] = {}
         self.workers: dict[str, int] = {}
         """Those not lost, and their capacity."""
+        self.spent = 0
+        """By attempts that have ended."""
+        self.limit: int | None = None
+        self.rates: Rates = SEED_RATES
         self.frozen = False
         self.draining: set[str] = set()
         self.machines: dict[str, Machine] = {}
@@ -197,11 +210,19 @@ class Oracle:
                     attempt.revoked = True
                 case ev.AttemptEnded():
                     self._ended(event)
+                    self.spent += event.cost_nanousd
                 case ev.WorkerJoined():
                     require(self._used[event.worker_id] <= event.capacity_mcpu, "it fits", event)
                     self.workers[event.worker_id] = event.capacity_mcpu
                 case ev.WorkerLost():
                     self._lost(event)
+                case ev.BillingProjectSet():
+                    self.limit = event.limit_nanousd
+                case ev.RatesSet():
+                    today = self._now() // DAY_MS
+                    require(event.from_day >= today, "prices of a day that has begun stay", event)
+                    prices = tuple(sorted((name, Fraction(usd)) for name, usd in event.prices.items()))
+                    self.rates = with_card(self.rates, RateCard(event.from_day, prices))
                 case ev.ServiceFrozen():
                     self.frozen = True
                 case ev.ServiceThawed():
@@ -312,6 +333,8 @@ class Oracle:
         require(e.mcpu == job.plan.mcpu, "it gets the cores it reserved", e)
         require(e.worker_id in self.workers, "its worker is there", e)
         require(not self.frozen, "nothing is assigned while the service is frozen", e)
+        within = self.limit is None or self.spent < self.limit
+        require(within, "nothing is assigned when the limit is spent", (e, self.spent, self.limit))
         require(e.worker_id not in self.draining, "nothing is assigned to a worker that drains", e)
         self._cores[batch.request[0]] += e.mcpu
         self._used[e.worker_id] += e.mcpu
@@ -502,6 +525,7 @@ class Oracle:
             require(attempt.ended, "every attempt ends", attempt_id)
             attempts.setdefault(attempt.key, []).append(attempt_id)
         require(rows.attempts.keys() == self.attempts.keys(), "every attempt has a row", rows.attempts.keys())
+        self._check_ledger(rows)
         paused = {*self.draining, *([SERVICE] if self.frozen else [])}
         require(rows.pauses.keys() == paused, "what is paused has a row", rows.pauses)
         for worker_id, worker in rows.workers.items():
@@ -512,6 +536,22 @@ class Oracle:
             for job in jobs:
                 self._check_job(job, attempts.get((batch_id, job.job_id), []), rows)
             self._check_batch(batch_id, batch, jobs, rows)
+
+    def _check_ledger(self, rows: Rows) -> None:
+        """What every attempt used, by day and resource, and nothing else."""
+        used: Counter[tuple[int, int, str]] = Counter()
+        costs: Counter[tuple[int, int, str]] = Counter()
+        for a in rows.attempts.values():
+            for charge in charges(a.mcpu, a.started_at_ms or 0, a.main_ms, self.rates):
+                key = a.batch_id, charge.day, charge.resource
+                used[key] += charge.mcpu_ms
+                costs[key] += charge.nanousd
+        booked = {key: (row.mcpu_ms, row.nanousd) for key, row in rows.ledger.items()}
+        expected = {key: (n, costs[key]) for key, n in used.items()}
+        require(booked == expected, f"the ledger is the sum of the attempts {expected}", booked)
+        spent = {name: project.spent_nanousd for name, project in rows.projects.items()}
+        total = sum(costs.values())
+        require(sum(spent.values()) == total == self.spent, "and what was spent is its sum", (spent, total))
 
     def _check_job(self, job: JobRow, attempt_ids: list[str], rows: Rows) -> None:
         known = self.batches[job.batch_id].jobs[job.job_id]
@@ -524,7 +564,7 @@ class Oracle:
         require(counted == counts, f"a job's tries are counted {counts}", job)
         for a in tries:
             started_ms = 0 if a.started_at_ms is None else a.started_at_ms
-            cost = cost_nanousd(a.mcpu, started_ms, a.main_ms)
+            cost = cost_nanousd(a.mcpu, started_ms, a.main_ms, self.rates)
             require(a.cost_nanousd == cost, f"an attempt costs {cost}", a)
         totals = (
             sum(a.main_ms for a in tries),

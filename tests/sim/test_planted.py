@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from longshore_controller.callbacks import Callbacks
 from longshore_controller.core import events as ev
-from longshore_controller.core import model, reactor, scheduler, verdict
+from longshore_controller.core import model, money, reactor, scheduler, verdict
+from longshore_controller.core import state as core_state
 from longshore_controller.core.failures import tallied
 from longshore_controller.core.model import JobColumns, JobState, Orders, Report
 from longshore_controller.core.reactor import Reactor
@@ -34,6 +35,8 @@ WITHIN = 600
 Plant = Callable[[pytest.MonkeyPatch], None]
 BUGS: dict[str, Plant] = {}
 STORE_BUGS: dict[str, Plant] = {}
+STORMS: dict[str, dict[str, Any]] = {}
+"""Weather in which bugs are common that show only after a rare chain of troubles elsewhere."""
 
 
 def bug(among: dict[str, Plant]) -> Callable[[Plant], Plant]:
@@ -44,6 +47,13 @@ def bug(among: dict[str, Plant]) -> Callable[[Plant], Plant]:
         return plant
 
     return enter
+
+
+def in_storms(plant: Plant) -> Plant:
+    """Commits fail, and workers vanish."""
+    storm = {"lasts_ms": 240_000, "failing": 0.3, "controller_crashes_s": None, "vanishings_s": 15.0}
+    STORMS[plant.__name__.replace("_", " ")] = storm
+    return plant
 
 
 def after(patch: pytest.MonkeyPatch, owner: type, name: str, do: Callable[..., Any]) -> None:
@@ -119,6 +129,7 @@ def a_reset_that_followers_do_not_hear_of(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Feed, "reset", lambda feed: None)
 
 
+@in_storms
 @bug(BUGS)
 def a_reload_that_forgets_what_workers_said(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Reactor, "resume", lambda reactor, before, now: None)
@@ -192,6 +203,7 @@ def no_orders_when_a_heartbeat_diverges(patch: pytest.MonkeyPatch) -> None:
     after(patch, Reactor, "on_heartbeat", lambda diverged, *_: False)
 
 
+@in_storms
 @bug(BUGS)
 def a_last_word_that_goes_with_an_end_that_failed(patch: pytest.MonkeyPatch) -> None:
     def forget(_: None, r: Reactor, attempt: Attempt, report: Report, now: int) -> None:
@@ -326,7 +338,7 @@ def later_batches_served_first(patch: pytest.MonkeyPatch) -> None:
 @bug(BUGS)
 def jobs_that_always_run_served_last(patch: pytest.MonkeyPatch) -> None:
     real = scheduler.kinds
-    patch.setattr(scheduler, "kinds", lambda batch: tuple(reversed(real(batch))))
+    patch.setattr(scheduler, "kinds", lambda state, batch: tuple(reversed(real(state, batch))))
 
 
 @bug(STORE_BUGS)
@@ -598,6 +610,62 @@ def a_slice_of_a_large_cancel_that_is_skipped(patch: pytest.MonkeyPatch) -> None
     before(patch, Reactor, "_cancel_jobs", hurry)
 
 
+# -- money -----------------------------------------------------------------------------------------------
+
+
+@bug(BUGS)
+def a_limit_that_holds_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(State, "held", lambda state, batch: False)
+
+
+@bug(BUGS)
+def a_limit_that_knows_nothing_of_what_was_spent_before_a_reload(patch: pytest.MonkeyPatch) -> None:
+    def forget(_: None, state: State) -> None:
+        for project in state.projects.values():
+            project.spent_nanousd = 0
+
+    after(patch, Reactor, "__init__", lambda _, reactor, state, *__, **___: forget(None, state))
+
+
+@bug(BUGS)
+def a_ledger_without_what_ran_for_nothing(patch: pytest.MonkeyPatch) -> None:
+    real = State._charge
+
+    def charge(state: State, batch: Batch, attempt: Attempt, e: ev.AttemptEnded) -> None:
+        real(state, batch, attempt, e)
+        if not e.job_state.is_complete:
+            state._changes.ledger.clear()
+
+    patch.setattr(State, "_charge", charge)
+
+
+@bug(BUGS)
+def a_charge_that_is_rounded_down(patch: pytest.MonkeyPatch) -> None:
+    def rounded(*args: Any) -> Any:
+        return tuple(c._replace(nanousd=c.nanousd // 10 * 10) for c in money.charges(*args))
+
+    patch.setattr(core_state, "charges", rounded)
+
+
+@bug(BUGS)
+def running_costs_that_stay_when_the_attempt_has_ended(patch: pytest.MonkeyPatch) -> None:
+    def twice(state: State, batch: Batch, attempt: Attempt, e: ev.AttemptEnded) -> tuple[Any, ...]:
+        state.projects[batch.billing_project].accrued_nanousd += attempt.accrued_nanousd(state.rates)
+        return batch, attempt, e
+
+    before(patch, State, "_charge", twice)
+
+
+@bug(STORE_BUGS)
+def a_ledger_that_is_replaced_instead_of_added_to(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(store, "_LEDGER", store._LEDGER._replace(sums=()))
+
+
+@bug(STORE_BUGS)
+def projects_that_are_not_written(patch: pytest.MonkeyPatch) -> None:
+    before(patch, Store, "_write", lambda store, db, changes: (db, replace(changes, projects={})))
+
+
 # -- callbacks -------------------------------------------------------------------------------------------
 
 
@@ -713,12 +781,12 @@ def require_found_by_a_promise(failed: Failed) -> None:
     assert "test_" not in Path(last.filename).name, f"the planting itself is wrong: {failed}"
 
 
-def first_found(store_folder: Path | None = None) -> int | None:
+def first_found(store_folder: Path | None = None, **weather: Any) -> int | None:
     """The first seed whose history finds it."""
     for seed in range(WITHIN):
         store = open_store(f"sqlite://{store_folder}/{seed}.db") if store_folder else None
         try:
-            run(seed, store)
+            run(seed, store, **weather)
         except Failed as failed:
             require_found_by_a_promise(failed)
             return seed
@@ -731,7 +799,7 @@ def first_found(store_folder: Path | None = None) -> int | None:
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     BUGS[name](monkeypatch)
-    assert first_found() is not None
+    assert first_found(**STORMS.get(name, {})) is not None
 
 
 @pytest.mark.parametrize("name", STORE_BUGS)

@@ -17,7 +17,10 @@ from longshore_api.v1 import admin_service_pb2 as admin
 from longshore_api.v1 import admin_service_pb2_grpc as admin_grpc
 from longshore_api.v1 import batch_service_pb2 as batches
 from longshore_api.v1 import batch_service_pb2_grpc as batches_grpc
+from longshore_api.v1 import billing_service_pb2 as billing
+from longshore_api.v1 import billing_service_pb2_grpc as billing_grpc
 from longshore_api.v1 import types_pb2 as types
+from longshore_controller.core.money import DAY_MS
 from sim.database import Records
 from sim.oracle import CALLBACK, Oracle, require
 from sim.weather import Weather
@@ -29,8 +32,9 @@ UNKNOWN = {
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
-"""Nobody knows whether it was done: ask again."""
+"""Nobody knows whether it was done, or it cannot be done just now: ask again."""
 ANSWER_WITHIN_S = 20.0
 
 
@@ -47,6 +51,8 @@ class World(Protocol):
         """Nothing befalls anybody any more."""
 
     def happened(self, what: str) -> None: ...
+
+    def now(self) -> int: ...
 
 
 class Caller:
@@ -158,7 +164,13 @@ class User(Caller):
             )
             times = rng.choice([1, 1, 2])
             asked = [self._insist(self._stub.UpdateBatch, partial(_same, request)) for _ in range(times)]
-            for answer in await asyncio.gather(*asked):
+            try:
+                answers = await asyncio.gather(*asked)
+            except aio.AioRpcError as refused:
+                by_budget = "cancelled by budget" in (refused.details() or "")
+                require(by_budget, "only such batches take no more jobs", refused)
+                return
+            for answer in answers:
                 require(answer.n_jobs == before + len(jobs), "an update is answered with its end", answer)
 
     async def _end_some(self, rng: Random, batch_id: int) -> None:
@@ -222,6 +234,37 @@ class User(Caller):
                     raise
             await asyncio.sleep(self._rng.choice([0.1, 1]))
         self._world.happened("a batch that somebody saw complete")
+
+
+class Accountant(Caller):
+    """Limits what may be spent, now and then, and takes it back."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world, "accountant")
+        channel: Any = Channel(world.network)
+        self._stub: Any = billing_grpc.BillingServiceStub(channel)
+
+    async def run(self) -> None:
+        rng, stub, oracle = self._rng, self._stub, self._world.oracle
+        comes = rng.random() < 0.3
+        if comes:
+            await self._insist(stub.CreateProject, lambda: billing.CreateProjectRequest(name="project"))
+        if comes and rng.random() < 0.5:
+            await self._insist(stub.SetRates, self._rates)
+        while comes and not self._world.is_healed:
+            await asyncio.sleep(rng.choice([1, 10, 40]))
+            limit, hard = oracle.spent + rng.choice([1, 10_000, 200_000]), rng.random() < 0.3
+            limited = billing.SetProjectRequest(name="project", limit_nanousd=limit, hard=hard)
+            project = await self._insist(stub.SetProject, lambda: limited)  # noqa: B023
+            require(project.limit_nanousd == limit, "what is answered is so", project)
+            await asyncio.sleep(rng.choice([0.01, 1, 10, 50]))
+            free = billing.SetProjectRequest(name="project", no_limit=True, hard=False)
+            await self._insist(stub.SetProject, lambda: free)  # noqa: B023
+
+    def _rates(self) -> billing.SetRatesRequest:
+        """From the day after tomorrow on, whatever the service's clock says."""
+        day = self._world.now() // DAY_MS + 2
+        return billing.SetRatesRequest(from_day=day, prices={"compute": "0.02"})
 
 
 class Admin(Caller):

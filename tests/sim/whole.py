@@ -35,7 +35,7 @@ from sim.host import Host
 from sim.oracle import Oracle, Violation, require
 from sim.process import Process, ProcessLoop
 from sim.programs import ControllerHost, Lines, config, logging_to, programs
-from sim.users import Admin, User
+from sim.users import Accountant, Admin, User
 from sim.weather import Change, Weather
 from sim.wire import Call, Network, Server
 
@@ -277,6 +277,7 @@ class Whole:
             process = Process(self._loop, f"user {i}", f"user {i}")
             users.append(process.spawn(User(self, i).run()))
         users.append(Process(self._loop, "admin", "admin").spawn(Admin(self).run()))
+        users.append(Process(self._loop, "accountant", "accountant").spawn(Accountant(self).run()))
         troubles = [
             self._loop.create_task(self._every(mean_s, name))
             for name, mean_s in sorted(self.weather.troubles.items())

@@ -217,6 +217,31 @@ class WorkerUndrained:
     at_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class RatesSet:
+    """From a UTC day on, which had not begun then, core-hours cost this."""
+
+    from_day: int
+    prices: dict[str, str]
+    """By resource: dollars per core and hour, exact, as ``1/100`` or ``0.01``."""
+    by: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class BillingProjectSet:
+    """What a billing project may spend, and whether it may spend at all."""
+
+    project: str
+    limit_nanousd: int | None
+    """None: no limit."""
+    hard: bool
+    """What runs is cancelled, too, when the limit is reached."""
+    closed: bool
+    by: str
+    at_ms: int
+
+
 @dataclass(slots=True)
 class AttemptAssigned:
     """The job got a worker, which is told after this is committed and never before."""
@@ -304,6 +329,8 @@ Event = (
     | ServiceThawed
     | WorkerDraining
     | WorkerUndrained
+    | RatesSet
+    | BillingProjectSet
     | AttemptAssigned
     | AttemptStarted
     | AttemptProgressed

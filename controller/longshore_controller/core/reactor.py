@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from longshore_controller.core import events as ev
 from longshore_controller.core.model import (
@@ -34,10 +35,10 @@ from longshore_controller.core.model import (
     Unfit,
     ranges,
 )
-from longshore_controller.core.money import cost_nanousd
+from longshore_controller.core.money import DAY_MS, RateCard, cost_nanousd, dollars
 from longshore_controller.core.rows import Changes
 from longshore_controller.core.scheduler import Reservation, Room, placements
-from longshore_controller.core.state import Attempt, Batch, State
+from longshore_controller.core.state import Attempt, Batch, Project, State
 from longshore_controller.core.verdict import verdict
 
 
@@ -185,6 +186,7 @@ class Reactor:
                     "make a new one for a new batch",
                 )
             return known[0]
+        self._require_budget(request.billing_project)
         batch_id = self.state.next_batch_id
         self._emit(
             ev.BatchCreated(
@@ -205,6 +207,7 @@ class Reactor:
         if batch is not None and batch.closed_at_ms is None:
             assert len(columns) == batch.n_jobs
             self._emit(ev.BatchClosed(batch_id, now, columns))
+            self._stop_at_limit(batch.billing_project, now)
 
     def on_update(self, wanted: UpdateBatch, left: Batch | None, now: int) -> bool:
         """The jobs are there and may run. The same request again has no second effect.
@@ -278,6 +281,60 @@ class Reactor:
     def on_called_back(self, batch_id: int, user: str, outcome: str, now: int, project: str = "") -> None:
         """The callback of this complete batch of ``user`` was called."""
         self._emit(ev.BatchCalledBack(batch_id, user, outcome, now, project))
+
+    # -- money ---------------------------------------------------------------------------------------
+
+    def on_set_project(
+        self, name: str, limit_nanousd: int | None, by: str, now: int, *, hard: bool, closed: bool
+    ) -> None:
+        """What the billing project may spend from this on. Idempotent."""
+        known = self.state.projects.get(name, Project(name))
+        if (known.limit_nanousd, known.hard, known.closed) != (limit_nanousd, hard, closed):
+            self._emit(ev.BillingProjectSet(name, limit_nanousd, hard, closed, by, now))
+            self._stop_at_limit(name, now)
+
+    def on_set_rates(self, from_day: int, prices: dict[str, str], by: str, now: int) -> None:
+        """What core-hours cost from that UTC day on. Idempotent.
+
+        Refusal FAILED_PRECONDITION for a day that has begun: what was used keeps its price.
+        """
+        card = RateCard(from_day, tuple(sorted((name, Fraction(usd)) for name, usd in prices.items())))
+        if card in self.state.rates:
+            return
+        today = now // DAY_MS
+        if from_day <= today:
+            raise Refusal(
+                RefusalKind.FAILED_PRECONDITION,
+                f"from_day: prices of a day that has begun stay; the first that can be set are those of day "
+                f"{today + 1} since 1970-01-01, got {from_day}",
+            )
+        self._emit(ev.RatesSet(from_day, prices, by, now))
+
+    def _require_budget(self, name: str) -> None:
+        project = self.state.projects.get(name)
+        if project is None or not project.held:
+            return
+        if project.closed:
+            raise Refusal(
+                RefusalKind.FAILED_PRECONDITION,
+                f"billing project {name!r} is closed: ask its owner to open it, or use another",
+            )
+        spent, limit = dollars(project.used_nanousd), dollars(project.limit_nanousd or 0)
+        raise Refusal(
+            RefusalKind.RESOURCE_EXHAUSTED,
+            f"billing project {name!r} has spent {spent} of its limit of {limit}: ask its owner to raise it, "
+            "or use another",
+        )
+
+    def _stop_at_limit(self, name: str, now: int) -> None:
+        """Of a project with a hard limit not even what runs goes on beyond it."""
+        project = self.state.projects[name]
+        if not (project.hard and project.over_limit):
+            return
+        why = f"billing project {name} has reached its limit of {dollars(project.limit_nanousd or 0)}"
+        for batch_id, batch in list(self.state.batches.items()):
+            if batch.billing_project == name and batch.closed_at_ms is not None:
+                self.on_cancel(batch_id, "budget", why, now)
 
     # -- admins --------------------------------------------------------------------------------------
 
@@ -465,6 +522,7 @@ class Reactor:
             self._progress[h.attempt_id] = ms
             if ms - attempt.main_ms >= self._limits.progress_ms:
                 self._emit(ev.AttemptProgressed(attempt.attempt_id, attempt.batch_id, attempt.job_id, ms))
+                self._stop_at_limit(self.state.batches[attempt.batch_id].billing_project, now)
 
     def _clamp(self, attempt: Attempt, main_ms: int, now: int) -> int:
         """Nothing ran before it was assigned."""
@@ -497,7 +555,7 @@ class Reactor:
         if reason is EndReason.REVOKED and not attempt.revoked:
             reason = EndReason.LOST
         started = attempt.started_at_ms
-        cost = cost_nanousd(attempt.mcpu, started, main_ms) if started is not None else 0
+        cost = cost_nanousd(attempt.mcpu, started, main_ms, self.state.rates) if started is not None else 0
         batch = self.state.batches[attempt.batch_id]
         assert batch.columns is not None
         judged = verdict(
@@ -518,6 +576,7 @@ class Reactor:
         if most and batch.n_failed >= most:
             why = f"{batch.n_failed} job{'s' * (batch.n_failed > 1)} failed"
             self.on_cancel(batch.batch_id, f"cancel_after_n_failures={most}", why, now)
+        self._stop_at_limit(batch.billing_project, now)
         if attempt.worker_id in self._sessions:
             self._record_worker(attempt.worker_id, now)
 

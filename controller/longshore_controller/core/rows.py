@@ -45,6 +45,8 @@ class BatchRow(NamedTuple):
     callback: str = ""
     callback_outcome: str = ""
     rerun_of: int = 0
+    unfinished_nanousd: int = 0
+    """What its unfinished jobs have run up so far, by the last word of their workers."""
 
 
 class JobRow(NamedTuple):
@@ -135,6 +137,32 @@ class UpdateRow(NamedTuple):
     at_ms: int
 
 
+class LedgerRow(NamedTuple):
+    """What a batch used of a resource on a UTC day, by its attempts that have ended; of one commit, a sum."""
+
+    batch_id: int
+    day: int
+    resource: str
+    project: str
+    user: str
+    mcpu_ms: int
+    nanousd: int
+
+
+class ProjectRow(NamedTuple):
+    name: str
+    limit_nanousd: int | None
+    hard: bool
+    closed: bool
+    spent_nanousd: int
+
+
+class RateRow(NamedTuple):
+    from_day: int
+    resource: str
+    usd_per_core_hour: str
+
+
 class CalledBackRow(NamedTuple):
     """What came of calling the callback of a batch that has left memory."""
 
@@ -169,6 +197,11 @@ class Changes:
     workers: dict[str, WorkerRow] = field(default_factory=dict)
     deletions: list[DeletionRow] = field(default_factory=list)
     called_back: list[CalledBackRow] = field(default_factory=list)
+    ledger: dict[tuple[int, int, str], LedgerRow] = field(default_factory=dict)
+    """By batch, day and resource: to be added to what is there."""
+    projects: dict[str, ProjectRow] = field(default_factory=dict)
+    rates: dict[int, list[RateRow]] = field(default_factory=dict)
+    """By first day: the whole card."""
     pauses: dict[str, Pause | None] = field(default_factory=dict)
     """By SERVICE or worker id: nothing new starts there; None: it does again."""
     bunches: list[tuple[int, int, StagedJobs]] = field(default_factory=list)

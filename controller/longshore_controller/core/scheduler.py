@@ -42,8 +42,12 @@ class Reservation(NamedTuple):
     mcpu: int
 
 
-def kinds(batch: Batch) -> tuple[int, ...]:
-    """Which of the batch's Ready jobs may start, in this order: those that always run, all others."""
+def kinds(state: State, batch: Batch) -> tuple[int, ...]:
+    """Which of the batch's Ready jobs may start, in this order: those that always run, all others.
+
+    None where the billing project is held."""
+    if state.held(batch):
+        return ()
     return (ALWAYS_CLASS,) if batch.cancelled else (ALWAYS_CLASS, 0)
 
 
@@ -145,7 +149,7 @@ class _Line:
 def _lines(state: State, user: User) -> Iterator[_Line]:
     for batch_id in user.batches:
         if (batch := state.batches.get(batch_id)) is not None and batch.counts[JobState.READY]:
-            for kind in kinds(batch):
+            for kind in kinds(state, batch):
                 yield _Line(batch, kind)
 
 
@@ -206,13 +210,13 @@ def _waits(state: State, kept: Reservation) -> bool:
     batch = state.batches.get(kept.batch_id)
     if batch is None or batch.columns is None or batch.columns.state(kept.job_id) is not JobState.READY:
         return False
-    return (ALWAYS_CLASS if batch.columns.always_run(kept.job_id) else 0) in kinds(batch)
+    return (ALWAYS_CLASS if batch.columns.always_run(kept.job_id) else 0) in kinds(state, batch)
 
 
 def _turns(state: State, user: User, room: Room) -> Iterator[Placement]:
     for batch_id in list(user.batches):
         if (batch := state.batches.get(batch_id)) is not None and batch.counts[JobState.READY]:
-            for kind in kinds(batch):
+            for kind in kinds(state, batch):
                 yield from _jobs(batch, kind, room)
 
 

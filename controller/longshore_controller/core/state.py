@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from longshore_controller.core import events as ev
 from longshore_controller.core.model import (
@@ -27,6 +28,15 @@ from longshore_controller.core.model import (
     WorkerState,
     batch_state,
 )
+from longshore_controller.core.money import (
+    SEED_RATES,
+    RateCard,
+    Rates,
+    charges,
+    cost_nanousd,
+    dollars,
+    with_card,
+)
 from longshore_controller.core.rows import (
     SERVICE,
     AttemptRow,
@@ -36,6 +46,9 @@ from longshore_controller.core.rows import (
     DeletionRow,
     JobRangeRow,
     JobRow,
+    LedgerRow,
+    ProjectRow,
+    RateRow,
     ReopenedRow,
     UpdateRow,
     WorkerRow,
@@ -59,6 +72,10 @@ class Attempt:
     main_ms: int = 0
     revoked: str = ""
     """Why the controller withdrew it; empty while it has not."""
+
+    def accrued_nanousd(self, rates: Rates) -> int:
+        """What it has run up, as far as that is durable."""
+        return cost_nanousd(self.mcpu, self.started_at_ms or 0, self.main_ms, rates) if self.main_ms else 0
 
     def row(self) -> AttemptRow:
         return AttemptRow(
@@ -119,6 +136,9 @@ class Batch:
     rerun_of: int = 0
     updates: dict[str, Update] = field(default_factory=dict)
     """By request id: jobs that were added to it."""
+    unfinished_nanousd: int = 0
+    """What its unfinished jobs have run up so far: attempts that ended, and those that run as far as that is
+    durable."""
     columns: JobColumns | None = None
     counts: list[int] = field(default_factory=lambda: [0] * 8)
     """Jobs by state; index is the JobState."""
@@ -176,7 +196,7 @@ class Batch:
             self.msec_mcpu, self.cost_nanousd, self.created_at_ms,
             self.closed_at_ms, completed_at_ms, self.cancelled_at_ms, self.cancelled_by, self.cancel_reason,
             self.deleted_at_ms, self.cancel_after_n_failures, self.callback,
-            rerun_of=self.rerun_of,
+            rerun_of=self.rerun_of, unfinished_nanousd=self.unfinished_nanousd,
         )  # fmt: skip
 
     def job_row(
@@ -201,6 +221,48 @@ class User:
     """Ids of closed batches, oldest first (ids only grow)."""
 
 
+WARN_AT = 80
+"""Percent of a billing project's limit from which on whoever submits is warned."""
+
+
+@dataclass(slots=True)
+class Project:
+    """Who pays. Made when a batch names it first, or when something is set."""
+
+    name: str
+    limit_nanousd: int | None = None
+    hard: bool = False
+    closed: bool = False
+    spent_nanousd: int = 0
+    """By attempts that have ended, whatever became of their jobs and batches."""
+    accrued_nanousd: int = field(default=0, compare=False)
+    """By attempts that run, as far as that is durable. Derived."""
+
+    @property
+    def used_nanousd(self) -> int:
+        return self.spent_nanousd + self.accrued_nanousd
+
+    @property
+    def over_limit(self) -> bool:
+        return self.limit_nanousd is not None and self.used_nanousd >= self.limit_nanousd
+
+    @property
+    def held(self) -> bool:
+        """Nothing of it starts."""
+        return self.closed or self.over_limit
+
+    @property
+    def warning(self) -> str:
+        """For whoever submits: how much of the limit is spent, once it is most of it."""
+        if not self.limit_nanousd or (percent := 100 * self.used_nanousd // self.limit_nanousd) < WARN_AT:
+            return ""
+        spent, limit = dollars(self.used_nanousd), dollars(self.limit_nanousd)
+        return f"billing project {self.name} has spent {percent} % of its limit: {spent} of {limit}"
+
+    def row(self) -> ProjectRow:
+        return ProjectRow(self.name, self.limit_nanousd, self.hard, self.closed, self.spent_nanousd)
+
+
 class CheckFailed(AssertionError):
     """An invariant does not hold. The message says which, about what."""
 
@@ -215,6 +277,8 @@ class State:
         self.next_batch_id = 1
         self.frozen: Pause | None = None
         """No attempt is assigned."""
+        self.rates: Rates = SEED_RATES
+        self.projects: dict[str, Project] = {}
         self.draining: dict[str, Pause] = {}
         """Workers that are given nothing new, by id; also such as are lost and may come back."""
         # Derived from the above. The last two are work lists: `apply` adds, the reactor takes away.
@@ -227,6 +291,7 @@ class State:
         """Batches whose `due` is not empty, or that may be complete."""
         self._changes = Changes()
         self._dirty_batches: dict[int, None] = {}
+        self._dirty_projects: dict[str, None] = {}
 
     # -- what is true ------------------------------------------------------------------------------
 
@@ -240,9 +305,19 @@ class State:
             and self.next_batch_id == other.next_batch_id
             and self.frozen == other.frozen
             and self.draining == other.draining
+            and self.rates == other.rates
+            and self._known_projects() == other._known_projects()
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+    def _known_projects(self) -> dict[str, Project]:
+        """Those of which there is more to say than that they exist."""
+        return {name: project for name, project in self.projects.items() if project != Project(name)}
+
+    def held(self, batch: Batch) -> bool:
+        """Nothing of the batch starts: its billing project is closed or has reached its limit."""
+        return self.projects[batch.billing_project].held
 
     def latest_at_ms(self) -> int:
         """The latest instant that anything here happened at; 0 when there is nothing."""
@@ -259,6 +334,8 @@ class State:
             if (batch := self.batches.get(batch_id)) is not None:
                 changes.batches[batch_id] = batch.row()
         self._dirty_batches = {}
+        changes.projects = {name: self.projects[name].row() for name in self._dirty_projects}
+        self._dirty_projects = {}
         self._changes = Changes()
         return changes
 
@@ -279,9 +356,7 @@ class State:
             case ev.JobsReady():
                 self._ready(event)
             case ev.AttemptProgressed():
-                attempt = self.attempts[event.attempt_id]
-                attempt.main_ms = event.main_ms
-                self._note_attempt(attempt)
+                self._progressed(event)
             case ev.AttemptRevoked():
                 attempt = self.attempts[event.attempt_id]
                 attempt.revoked = event.reason
@@ -356,6 +431,28 @@ class State:
                 del self.draining[event.worker_id]
                 self._changes.pauses[event.worker_id] = None
 
+            case ev.RatesSet():
+                prices = tuple(sorted((name, Fraction(usd)) for name, usd in event.prices.items()))
+                self.rates = with_card(self.rates, RateCard(event.from_day, prices))
+                rows = [RateRow(event.from_day, name, usd) for name, usd in event.prices.items()]
+                self._changes.rates[event.from_day] = rows
+            case ev.BillingProjectSet():
+                project = self.projects.setdefault(event.project, Project(event.project))
+                project.limit_nanousd, project.hard = event.limit_nanousd, event.hard
+                project.closed = event.closed
+                self._dirty_projects[project.name] = None
+
+    def _progressed(self, e: ev.AttemptProgressed) -> None:
+        attempt = self.attempts[e.attempt_id]
+        batch = self.batches[attempt.batch_id]
+        before = attempt.accrued_nanousd(self.rates)
+        attempt.main_ms = e.main_ms
+        more = attempt.accrued_nanousd(self.rates) - before
+        self.projects[batch.billing_project].accrued_nanousd += more
+        batch.unfinished_nanousd += more
+        self._note_attempt(attempt)
+        self._note(batch)
+
     def _assigned(self, e: ev.AttemptAssigned) -> None:
         batch = self.batches[e.batch_id]
         attempt = Attempt(e.attempt_id, e.batch_id, e.job_id, e.number, e.worker_id, e.mcpu, e.at_ms)
@@ -378,6 +475,7 @@ class State:
         worker.attempts.discard(e.attempt_id)
         self.users[batch.user].running_mcpu -= attempt.mcpu
         batch.attempts.discard(e.attempt_id)
+        self._charge(batch, attempt, e)
 
         tries = batch.tries[e.job_id]
         tries.duration_ms += e.main_ms
@@ -391,11 +489,34 @@ class State:
             ended_at_ms=e.at_ms if e.job_state.is_complete else None,
         )  # fmt: skip
         if e.job_state.is_complete:
-            batch.msec_mcpu += tries.msec_mcpu
-            batch.cost_nanousd += tries.cost_nanousd
+            self._finish(batch, tries)
             del batch.tries[e.job_id]
             self._tell_children(batch, e.job_id, e.job_state)
         self._note(batch)
+
+    def _finish(self, batch: Batch, tries: Tries) -> None:
+        """What the job has used is the batch's from now on."""
+        batch.msec_mcpu += tries.msec_mcpu
+        batch.cost_nanousd += tries.cost_nanousd
+        batch.unfinished_nanousd -= tries.cost_nanousd
+
+    def _charge(self, batch: Batch, attempt: Attempt, e: ev.AttemptEnded) -> None:
+        project = self.projects[batch.billing_project]
+        accrued = attempt.accrued_nanousd(self.rates)
+        project.accrued_nanousd -= accrued
+        batch.unfinished_nanousd += e.cost_nanousd - accrued
+        if not e.cost_nanousd or attempt.started_at_ms is None:
+            return
+        project.spent_nanousd += e.cost_nanousd
+        self._dirty_projects[project.name] = None
+        ledger = self._changes.ledger
+        for charge in charges(attempt.mcpu, attempt.started_at_ms, e.main_ms, self.rates):
+            key = batch.batch_id, charge.day, charge.resource
+            before = ledger.get(key)
+            used, cost = (before.mcpu_ms, before.nanousd) if before else (0, 0)
+            ledger[key] = LedgerRow(
+                *key, project.name, batch.user, used + charge.mcpu_ms, cost + charge.nanousd
+            )
 
     def _ready(self, e: ev.JobsReady) -> None:
         batch = self.batches[e.batch_id]
@@ -413,8 +534,7 @@ class State:
             for job_id in range(first, last + 1):
                 self._set_job_state(batch, job_id, JobState.CANCELLED)
                 if (tries := batch.tries.get(job_id)) is not None:
-                    batch.msec_mcpu += tries.msec_mcpu
-                    batch.cost_nanousd += tries.cost_nanousd
+                    self._finish(batch, tries)
                     row_ = batch.job_row(job_id, None, reason=e.reason, ended_at_ms=e.at_ms)
                     previous = self._changes.jobs.get((e.batch_id, job_id))
                     if previous is not None:
@@ -469,6 +589,7 @@ class State:
     def add_batch(self, batch: Batch) -> None:
         """A batch enters: newly created, or loaded from its row (columns by `load_columns`)."""
         self.batches[batch.batch_id] = batch
+        self.projects.setdefault(batch.billing_project, Project(batch.billing_project))
         self.requests[batch.user, batch.request_id] = batch.batch_id
         self.next_batch_id = max(self.next_batch_id, batch.batch_id + 1)
 
@@ -488,6 +609,9 @@ class State:
         batch = self.batches[attempt.batch_id]
         batch.attempts.add(attempt.attempt_id)
         self.users[batch.user].running_mcpu += attempt.mcpu
+        accrued = attempt.accrued_nanousd(self.rates)
+        batch.unfinished_nanousd += accrued
+        self.projects[batch.billing_project].accrued_nanousd += accrued
 
     def _set_columns(self, batch: Batch, columns: JobColumns) -> None:
         batch.take_columns(columns)
@@ -543,6 +667,8 @@ class State:
         RELIABILITY's I2, I4-I8 as far as memory knows them, and that the derived fields are derived.
         """
         running: dict[str, int] = {}
+        accrued: dict[str, int] = {}
+        of_batch_accrued: dict[int, int] = {}
         live: dict[tuple[int, int], str] = {}
         of_batch: dict[int, set[str]] = {b: set() for b in self.batches}
         of_worker: dict[str, set[str]] = {w: set() for w in self.workers}
@@ -564,6 +690,15 @@ class State:
                 bool(attempt.revoked) or batch.runnable(attempt.job_id), "runs though cancelled", attempt
             )
             running[batch.user] = running.get(batch.user, 0) + attempt.mcpu
+            so_far = attempt.accrued_nanousd(self.rates)
+            accrued[batch.billing_project] = accrued.get(batch.billing_project, 0) + so_far
+            of_batch_accrued[batch.batch_id] = of_batch_accrued.get(batch.batch_id, 0) + so_far
+        for name, project in self.projects.items():
+            _require(project.accrued_nanousd == accrued.get(name, 0), f"running costs of {name}", project)
+        for batch in self.batches.values():
+            tried = sum(tries.cost_nanousd for tries in batch.tries.values())
+            expected = tried + of_batch_accrued.get(batch.batch_id, 0)
+            _require(batch.unfinished_nanousd == expected, f"costs of unfinished jobs: {expected}", batch)
         for worker in self.workers.values():
             _require(worker.attempts == of_worker[worker.worker_id], "attempts of the worker", worker)
             used = sum(self.attempts[a].mcpu for a in worker.attempts)

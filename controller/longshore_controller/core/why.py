@@ -121,7 +121,18 @@ def _obstacle(this_round: _Round, batch: Batch, job_id: int) -> _Obstacle:
     mcpu = columns.mcpu[job_id - 1]
     if (pause := state.frozen) is not None:
         return _Obstacle("FROZEN", lambda: texts.frozen(pause))
-    if (ALWAYS_CLASS if columns.always_run(job_id) else 0) not in kinds(batch):
+    if state.held(batch):
+        project = state.projects[batch.billing_project]
+        return _Obstacle(
+            "BUDGET",
+            lambda: texts.held(
+                project.name,
+                closed=project.closed,
+                used_nanousd=project.used_nanousd,
+                limit_nanousd=project.limit_nanousd or 0,
+            ),
+        )
+    if (ALWAYS_CLASS if columns.always_run(job_id) else 0) not in kinds(state, batch):
         return _Obstacle("CANCELLING", lambda: texts.cancelling(batch.cancelled_by))
     workers = list(state.workers.values())
     if not workers:

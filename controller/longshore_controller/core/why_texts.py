@@ -20,6 +20,7 @@ from longshore_controller.core.model import (
     Unfit,
     memory_of,
 )
+from longshore_controller.core.money import dollars
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,24 @@ def frozen(pause: Pause) -> Reason:
         "wait until an admin thaws it (longshore admin thaw)",
         pause.at_ms,
     )
+
+
+def held(project: str, *, closed: bool, used_nanousd: int, limit_nanousd: int) -> Reason:
+    """Whoever pays for it does not.
+
+    >>> held('tides', closed=False, used_nanousd=500_000_000_001, limit_nanousd=500_000_000_000).text
+    'billing project tides has spent $500.00 of its limit of $500.00; what runs goes on, nothing new starts'
+    >>> held('tides', closed=True, used_nanousd=0, limit_nanousd=0).text
+    'billing project tides is closed; what runs goes on, nothing new starts'
+    """
+    if closed:
+        what = f"billing project {project} is closed"
+        fix = f"an owner can open it: longshore billing open {project}"
+    else:
+        spent, limit = dollars(used_nanousd), dollars(limit_nanousd)
+        what = f"billing project {project} has spent {spent} of its limit of {limit}"
+        fix = f"an owner can raise it: longshore billing limit {project} DOLLARS"
+    return Reason("BUDGET", f"{what}; what runs goes on, nothing new starts", fix)
 
 
 # -- Ready, and no worker has it -----------------------------------------------------------------------

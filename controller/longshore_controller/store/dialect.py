@@ -46,6 +46,8 @@ class Upsert(NamedTuple):
     columns: tuple[str, ...]
     guard: str
     """What must hold of the stored row, lest a fact that is final be changed."""
+    sums: tuple[str, ...] = ()
+    """Columns whose values are added to those that are stored."""
 
 
 class RangeUpdate(NamedTuple):
@@ -397,7 +399,8 @@ class _Pool(PooledPostgresqlDatabase):  # type: ignore[misc]
 
 def _upsert(how: Upsert, source: str) -> str:
     columns = ", ".join(f'"{c}"' for c in how.columns)
-    changes = ", ".join(f'"{c}" = excluded."{c}"' for c in how.columns if c not in how.key)
+    added = {c: f'{how.table}."{c}" + ' if c in how.sums else "" for c in how.columns}
+    changes = ", ".join(f'"{c}" = {added[c]}excluded."{c}"' for c in how.columns if c not in how.key)
     return (
         f"INSERT INTO {how.table} ({columns}) {source} "
         f"ON CONFLICT ({', '.join(how.key)}) DO UPDATE SET {changes} WHERE {how.guard}"

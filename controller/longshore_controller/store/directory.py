@@ -275,6 +275,13 @@ class Directory(Audit):
             sql = "DELETE FROM billing_member WHERE project = ? AND user_name = ?"
             return bool(self._db.execute(db, sql, project, user).rowcount)
 
+    def create_project(self, project: str) -> None:
+        """The billing project exists; nobody is a member yet."""
+        with self._recorded(f"billing project {project}") as db:
+            self._db.execute(
+                db, "INSERT INTO billing_project (name) VALUES (?) ON CONFLICT DO NOTHING", project
+            )
+
     def found_project(self, project: str, user: str) -> bool:
         """The billing project exists, and is this user's if it had no members. False: it has others."""
         with self._recorded(f"project {project}") as db:

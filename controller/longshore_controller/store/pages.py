@@ -124,7 +124,8 @@ class Pages:
             return self._newest(seen, before_id, limit)
         wanted = conditions.both(seen, self._may_match(query))
         found: list[BatchRow] = []
-        upto = self.newest_batch_id(viewer, query) + 1 if before_id is None else before_id
+        upto = self.newest_batch_id(viewer, query) + 1
+        upto = upto if before_id is None else min(before_id, upto)
         while len(found) < limit and upto > 1:
             if time.monotonic() > until:
                 return None

@@ -20,6 +20,7 @@ from longshore_controller.core.model import (
 from longshore_controller.store.dialect import Contradiction, Dialect, StoreUnavailable, connect
 from longshore_controller.store.directory import Directory
 from longshore_controller.store.fresh import FreshSpecs
+from longshore_controller.store.ledger import Ledger
 from longshore_controller.store.pages import Pages
 from longshore_controller.store.rows import (
     Unpacking,
@@ -31,7 +32,7 @@ from longshore_controller.store.rows import (
 Containers = tuple[ContainerRecord, ...]
 
 
-class SharedStore(Directory, Pages):
+class SharedStore(Directory, Ledger, Pages):
     """The part of the store for any thread. Every method raises StoreUnavailable when the database does
     not answer; then nothing happened."""
 

@@ -7,6 +7,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import peewee
@@ -24,6 +25,7 @@ from longshore_controller.core.model import (
     initial_states,
     ranges,
 )
+from longshore_controller.core.money import RateCard, Rates
 from longshore_controller.core.rows import (
     SERVICE,
     AttemptRow,
@@ -31,10 +33,12 @@ from longshore_controller.core.rows import (
     Changes,
     JobRangeRow,
     JobRow,
+    ProjectRow,
+    RateRow,
     UpdateRow,
     WorkerRow,
 )
-from longshore_controller.core.state import Attempt, Batch, State, Worker
+from longshore_controller.core.state import Attempt, Batch, Project, State, Worker
 from longshore_controller.core.verdict import Tries
 from longshore_controller.store.dialect import Contradiction, RangeUpdate, StoreUnavailable, Upsert
 from longshore_controller.store.pages import ATTEMPT, BATCH, columns_of, run
@@ -214,6 +218,15 @@ class Store(SharedStore):
                 self._db.execute(db, sql, deleted_at_ms, batch_id)
         if changes.audit:
             self._append_audit(db, changes.audit)
+        if changes.ledger:
+            self._db.upsert(_LEDGER, list(changes.ledger.values()))
+        if changes.projects:
+            self._db.upsert(
+                _PROJECTS, [(*p[:2], int(p.hard), int(p.closed), *p[4:]) for p in changes.projects.values()]
+            )
+        for from_day, card in changes.rates.items():
+            self._db.execute(db, "DELETE FROM rate WHERE from_day = ?", from_day)
+            self._db.upsert(_RATES, card)
         for called in changes.called_back:
             self._db.execute(
                 db,
@@ -233,12 +246,18 @@ class Store(SharedStore):
 
     def _load_state(self, db: peewee.Database) -> State:
         state = State()
+        state.rates = self._load_rates(db)
+        sql = """SELECT name, limit_nanousd, hard, closed, spent_nanousd FROM billing_project
+            WHERE limit_nanousd IS NOT NULL OR hard <> 0 OR closed <> 0 OR spent_nanousd > 0"""
+        for name, limit, hard, closed, spent in self._db.rows(db, sql):
+            state.projects[name] = Project(name, limit, bool(hard), bool(closed), spent)
         for row in self._batches(BATCH.select().where(BATCH.c.completed_at_ms.is_null()), db):
             batch = _batch_of(row)
             state.add_batch(batch)
             if row.closed_at_ms is not None:
                 state.load_columns(row.batch_id, self._load_columns(db, row))
                 batch.tries = self._load_tries(db, row)
+                batch.unfinished_nanousd = sum(tries.cost_nanousd for tries in batch.tries.values())
         sql = """SELECT batch_id, request_id, request_sha256, first_job_id, n_jobs FROM batch_update
             WHERE batch_id IN (SELECT batch_id FROM batch WHERE completed_at_ms IS NULL)"""
         for batch_id, request_id, content, first, n in self._db.rows(db, sql):
@@ -278,6 +297,13 @@ class Store(SharedStore):
                 batch.updates[request_id] = Update(bytes(content), first, n)
             batch.take_columns(self._load_columns(db, row))
         return batch
+
+    def _load_rates(self, db: peewee.Database) -> Rates:
+        cards: dict[int, list[tuple[str, Fraction]]] = defaultdict(list)
+        sql = "SELECT from_day, resource, usd_per_core_hour FROM rate ORDER BY from_day, resource"
+        for from_day, resource, usd in self._db.rows(db, sql):
+            cards[from_day].append((resource, Fraction(usd)))
+        return tuple(RateCard(from_day, tuple(prices)) for from_day, prices in cards.items())
 
     def _load_columns(self, db: peewee.Database, row: BatchRow) -> JobColumns:
         unpacked = self._unpack(db, row.batch_id, row.n_jobs)
@@ -341,6 +367,15 @@ _REOPEN = """UPDATE batch SET completed_at_ms = NULL WHERE batch_id = ? AND n_jo
 """Only of what was read before: nothing else has become of the batch since."""
 _NEW_JOBS = Upsert("job", ("batch_id", "job_id"), ("batch_id", "job_id", "state"), "FALSE")
 _PAUSES = Upsert("pause", ("paused",), ("paused", "by_user", "reason", "at_ms"), "TRUE")
+_LEDGER = Upsert(
+    "ledger",
+    ("batch_id", "day", "resource"),
+    ("batch_id", "day", "resource", "project", "user_name", "mcpu_ms", "nanousd"),
+    "TRUE",
+    ("mcpu_ms", "nanousd"),
+)
+_PROJECTS = Upsert("billing_project", ("name",), ProjectRow._fields, "TRUE")
+_RATES = Upsert("rate", ("from_day", "resource"), RateRow._fields, "TRUE")
 _WORKERS = Upsert("worker", ("worker_id",), WorkerRow._fields, "TRUE")
 
 

@@ -27,7 +27,7 @@ from longshore_controller.store import JobView
 
 _READ_AGAIN = ("columns", "batch", "added")
 """No part of the fact."""
-_SPECIAL = ("attributes", "jobs", "containers", *_READ_AGAIN)
+_SPECIAL = ("attributes", "prices", "jobs", "containers", *_READ_AGAIN)
 
 
 class _Kind(NamedTuple):
@@ -80,8 +80,8 @@ def _write_event(event: ev.Event, message: event_pb2.Event) -> None:
             setattr(inner, name, value)
     for name in kind.special:
         value = getattr(event, name)
-        if name == "attributes":
-            inner.attributes.update(value)
+        if name in ("attributes", "prices"):
+            getattr(inner, name).update(value)
         elif name == "jobs":
             for first, last in value:
                 inner.jobs.add(first=first, last=last)
@@ -95,7 +95,7 @@ def _read_event(message: event_pb2.Event) -> ev.Event:
     values = {name: getattr(inner, name) for name in kind.plain}
     for name in kind.special:
         found = getattr(inner, name)
-        if name == "attributes":
+        if name in ("attributes", "prices"):
             values[name] = dict(found)
         elif name == "jobs":
             values[name] = tuple((r.first, r.last) for r in found)
@@ -105,6 +105,8 @@ def _read_event(message: event_pb2.Event) -> ev.Event:
         values["reason"] = EndReason(values["reason"])
         values["job_state"] = JobState(values["job_state"])
         values["exit_code"] = inner.exit_code if inner.HasField("exit_code") else None
+    if kind.event is ev.BillingProjectSet and not inner.HasField("limit_nanousd"):
+        values["limit_nanousd"] = None
     event: ev.Event = kind.event(**values)
     return event
 
@@ -200,6 +202,7 @@ def batch_message(row: BatchRow) -> types_pb2.Batch:
         callback=row.callback,
         callback_outcome=row.callback_outcome,
         rerun_of=row.rerun_of,
+        unfinished_nanousd=row.unfinished_nanousd,
     )
 
 

@@ -21,9 +21,11 @@ from integration.controller.service import Running, config_of, job, running
 from longshore_api.v1 import admin_service_pb2 as admin
 from longshore_api.v1 import auth_service_pb2 as auth
 from longshore_api.v1 import batch_service_pb2 as pb
+from longshore_api.v1 import billing_service_pb2 as billing
 from longshore_api.v1 import types_pb2 as types
 from longshore_api.v1 import worker_service_pb2 as worker_pb
 from longshore_controller.__main__ import SERVICES
+from longshore_controller.core.model import MemberRole
 
 READS = re.compile("/(Begin|Get|List|Watch|Read|Search|Check|Explain|Complete|Estimate|Failure)")
 CONVERSATIONS = {"/longshore_api.v1.WorkerService/Connect", "/longshore_api.v1.AuthService/FinishLogin"}
@@ -33,6 +35,7 @@ GIVEN_UP_AFTER_S = (0.0, 0.001, 0.003, 0.01)
 """Before the answer is there, and about when it is."""
 _BATCHES, _ADMIN = "/longshore_api.v1.BatchService/", "/longshore_api.v1.AdminService/"
 _AUTH = "/longshore_api.v1.AuthService/"
+_BILLING = "/longshore_api.v1.BillingService/"
 METHODS = {f"/{service.full_name}/{m.name}": m for service in SERVICES for m in service.methods}
 
 
@@ -214,6 +217,38 @@ async def _(service: Running) -> Asked:
     sha256 = bytes(32)
     service.store.add_token("ada", sha256, name="ci")
     return by_ada(service, auth.RevokeTokensRequest(token_id=sha256[:6].hex()))
+
+
+@case(_BILLING + "CreateProject")
+async def _(service: Running) -> Asked:
+    return by_ada(service, billing.CreateProjectRequest(name="tides"))
+
+
+@case(_BILLING + "SetProject")
+async def _(service: Running) -> Asked:
+    await service.ada.create(0)
+    return by_ada(service, billing.SetProjectRequest(name="test", limit_nanousd=10**9, hard=True))
+
+
+@case(_BILLING + "SetMember")
+async def _(service: Running) -> Asked:
+    await service.ada.create(0)
+    service.user("bea")
+    role = billing.MEMBER_ROLE_MEMBER
+    return by_ada(service, billing.SetMemberRequest(name="test", user="bea", role=role))
+
+
+@case(_BILLING + "RemoveMember")
+async def _(service: Running) -> Asked:
+    await service.ada.create(0)
+    service.user("bea")
+    service.store.set_member("test", "bea", MemberRole.OWNER)
+    return by_ada(service, billing.RemoveMemberRequest(name="test", user="bea"))
+
+
+@case(_BILLING + "SetRates")
+async def _(service: Running) -> Asked:
+    return by_ada(service, billing.SetRatesRequest(from_day=100_000, prices={"compute": "0.02"}))
 
 
 USED_UP = {"/longshore_api.v1.WorkerService/Activate": "its token is good for one worker"}

@@ -18,6 +18,7 @@ from integration.controller.service import Running, config_of, job, running
 from longshore_api.v1 import types_pb2 as types
 from longshore_api.v1 import worker_service_pb2 as worker_pb
 from longshore_controller.__main__ import SERVICES
+from longshore_controller.billing import BillingService
 from longshore_controller.core.model import MemberRole, Refusal, Viewer
 from longshore_controller.interceptors import METHOD_POLICY, May, hash_of
 from longshore_controller.store import TokenRow, id_of
@@ -36,6 +37,8 @@ ANSWERS = {
     "who sees": (WHO, WHO, HIDDEN, OK, OK, OK, OK, NO),
     "who fills": (WHO, WHO, HIDDEN, NO, OK, NO, NO, NO),
     "who ends": (WHO, WHO, HIDDEN, NO, OK, OK, OK, NO),
+    "who pays": (WHO, WHO, HIDDEN, OK, OK, OK, OK, NO),
+    "who manages": (WHO, WHO, HIDDEN, NO, NO, OK, OK, NO),
     "members": (WHO, WHO, NO, OK, OK, OK, NO, NO),
     "admins": (WHO, WHO, NO, NO, NO, NO, OK, NO),
     "workers": (WHO, WHO, NO, NO, NO, NO, NO, OK),
@@ -82,6 +85,15 @@ TABLE = {
     "AdminService/ListUsers": "admins",
     "AdminService/UpdateUser": "admins",
     "AdminService/ListAudit": "admins",
+    "BillingService/ListProjects": "any user",
+    "BillingService/GetProject": "who pays",
+    "BillingService/CreateProject": "admins",
+    "BillingService/SetProject": "who manages",
+    "BillingService/SetMember": "who manages",
+    "BillingService/RemoveMember": "who manages",
+    "BillingService/GetCosts": "any user",
+    "BillingService/ListRates": "any user",
+    "BillingService/SetRates": "admins",
     "WorkerService/Activate": "anyone",
     "WorkerService/Connect": "workers",
     "WorkerService/PushLogs": "workers",
@@ -89,6 +101,7 @@ TABLE = {
     "Health/List": "anyone",
     "Health/Watch": "anyone",
 }
+OF_A_BATCH = {"who sees", "who fills", "who ends"}
 NO_ATTEMPT = "0" * 32
 PASSED = {"OK", "FAILED_PRECONDITION"}
 """Whoever may is not refused, though it may be impossible just now."""
@@ -154,6 +167,12 @@ class Company:
             "BatchService/EndAttempt": {"attempt_id": NO_ATTEMPT},
             "AdminService/InviteUser": {"name": f"user-{n}", "email": f"{n}@example.org"},
             "AdminService/UpdateUser": {"name": "dan", "suspended": False},
+            "BillingService/GetProject": {"name": "lab"},
+            "BillingService/CreateProject": {"name": f"project-{n}"},
+            "BillingService/SetProject": {"name": "lab", "limit_nanousd": 10**15},
+            "BillingService/SetMember": {"name": "lab", "user": "cat", "role": 1},
+            "BillingService/RemoveMember": {"name": "lab", "user": "nobody"},
+            "BillingService/SetRates": {"from_day": 100_000 + n},
             "WorkerService/PushLogs": {"attempt_id": self.attempt_id},
         }  # fmt: skip
         good: dict[str, Any] = {
@@ -171,6 +190,8 @@ class Company:
                 setattr(message, field, value)
         if name in ("BatchService/SubmitJobs", "BatchService/UpdateBatch"):
             message.jobs.append(job())
+        if name == "BillingService/SetRates":
+            message.prices["compute"] = "0.02"
         if name == "WorkerService/Connect":
             message.hello.CopyFrom(worker_pb.Hello(capacity_mcpu=1000, runtime="fake"))
         return message
@@ -237,7 +258,7 @@ async def test_each_role_is_answered_as_the_table_says(company: Company, name: s
         assert code in passed if wanted[role] == OK else code == wanted[role], (role, code, words)
 
 
-@pytest.mark.parametrize("name", [name for name, who in TABLE.items() if who.startswith("who")])
+@pytest.mark.parametrize("name", [name for name, who in TABLE.items() if who in OF_A_BATCH])
 async def test_what_is_hidden_is_answered_like_what_is_not_there(company: Company, name: str) -> None:
     """To the byte, but for the number that was asked for."""
     batch_id, missing = await company.batch(name), 4711
@@ -299,6 +320,10 @@ PLANTED: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "admins pay with any project": (
         "BatchService/CreateBatch",
         lambda p: p.setattr(Directory, "member_role", lambda *_: MemberRole.MEMBER),
+    ),
+    "members set limits": (
+        "BillingService/SetProject",
+        lambda p: p.setattr(BillingService, "_manageable", BillingService._visible),
     ),
     "no token ends": ("AuthService/GetSession", lambda p: p.setattr(TokenRow, "is_good", lambda *_: True)),
 }  # fmt: skip

@@ -66,6 +66,11 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "columns": st.none(),
     "batch": st.none(),
     "added": st.none(),
+    "from_day": MS,
+    "prices": st.dictionaries(st.text(), st.text(), max_size=3),
+    "limit_nanousd": OPTIONAL_MS,
+    "hard": st.booleans(),
+    "closed": st.booleans(),
 }
 NO_FACTS = {"columns", "batch", "added"}
 """Read again from rows."""

@@ -6,22 +6,28 @@ from fractions import Fraction
 
 from hypothesis import given
 from hypothesis import strategies as st
-from longshore_controller.core.money import DAY_MS, RATE_CARDS, charges, cost_nanousd
+from longshore_controller.core import money
+from longshore_controller.core.money import DAY_MS, SEED_RATES, RateCard, Rates, cost_nanousd, with_card
 
 HOUR_MS = 3_600_000
+PRICES = dict(SEED_RATES[0].prices)
+
+
+def charges(mcpu: int, started_at_ms: int, ms: int, rates: Rates = SEED_RATES) -> dict[tuple[int, str], int]:
+    return {(c.day, c.resource): c.nanousd for c in money.charges(mcpu, started_at_ms, ms, rates)}
 
 
 def test_the_sum_of_these_costs_is_0_02170_per_core_per_hour() -> None:
-    card = RATE_CARDS[0]
-    assert card.usd_per_core_hour["compute"] == Fraction("0.01")
-    assert round(float(card.usd_per_core_hour["disk"]), 6) == 0.001454
-    assert card.usd_per_core_hour["ip"] == Fraction("0.00025")
-    assert card.usd_per_core_hour["service"] == Fraction("0.01")
-    assert f"{float(card.total()):.4f}0" == "0.02170"
+    """The seed: "The sum of these costs is **$0.02170** per core per hour." """
+    assert PRICES["compute"] == Fraction("0.01")
+    assert round(float(PRICES["disk"]), 6) == 0.001454
+    assert PRICES["ip"] == Fraction("0.00025")
+    assert PRICES["service"] == Fraction("0.01")
+    assert f"{float(SEED_RATES[0].total()):.4f}0" == "0.02170"
 
 
 def test_disk_is_17_cents_for_100_gb_over_16_cores_and_30_4375_days() -> None:
-    assert RATE_CARDS[0].usd_per_core_hour["disk"] == Fraction(17, 100) * 100 / Fraction("30.4375") / 24 / 16
+    assert PRICES["disk"] == Fraction(17, 100) * 100 / Fraction("30.4375") / 24 / 16
 
 
 def test_one_core_for_one_hour_is_charged_by_resource_to_the_nano_dollar() -> None:
@@ -64,7 +70,7 @@ def test_each_charge_is_within_half_a_nano_dollar_of_the_exact_price(mcpu: int, 
     at, left = start, ms
     while left:
         piece = min(left, DAY_MS - at % DAY_MS)
-        for resource, usd in RATE_CARDS[0].usd_per_core_hour.items():
+        for resource, usd in PRICES.items():
             price = usd * 10**9 * mcpu * piece / (1000 * HOUR_MS)
             pieces[at // DAY_MS, resource] = price
             exact[resource] = exact.get(resource, Fraction(0)) + price
@@ -72,3 +78,13 @@ def test_each_charge_is_within_half_a_nano_dollar_of_the_exact_price(mcpu: int, 
     charged = charges(mcpu, start, ms)
     assert charged.keys() == pieces.keys()
     assert all(abs(charged[k] - pieces[k]) <= Fraction(1, 2) for k in pieces)
+
+
+def test_each_day_is_priced_by_the_card_of_that_day() -> None:
+    """A rate that changes in the middle of an attempt changes what is used from then on."""
+    rates = with_card(SEED_RATES, RateCard(1, (("compute", Fraction(1)),)))
+    both = charges(1000, DAY_MS - HOUR_MS, 2 * HOUR_MS, rates)
+    assert {k: v for k, v in both.items() if k[0] == 1} == {(1, "compute"): 10**9}
+    assert {k: v for k, v in both.items() if k[0] == 0} == charges(1000, DAY_MS - HOUR_MS, HOUR_MS)
+    assert with_card(rates, RateCard(1, ())) == (*SEED_RATES, RateCard(1, ()))
+    assert cost_nanousd(1000, DAY_MS - HOUR_MS, 2 * HOUR_MS, rates) == sum(both.values())
