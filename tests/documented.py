@@ -15,6 +15,7 @@ SERVED = (
     "admin",
     "aio",
     "backend",
+    "billing",
     "builder",
     "people",
     "errors",

@@ -27,8 +27,15 @@ if TYPE_CHECKING:
     from .aio import AsyncLog as AsyncLog
     from .aio import AsyncUpdate as AsyncUpdate
     from .backend import BatchBackend as BatchBackend
+    from .billing import AsyncBilling as AsyncBilling
+    from .billing import Billing as Billing
     from .builder import BatchBuilder as BatchBuilder
     from .builder import Update as Update
+    from .costs import BillingProject as BillingProject
+    from .costs import Cost as Cost
+    from .costs import Estimate as Estimate
+    from .costs import Member as Member
+    from .costs import RateCard as RateCard
     from .errors import AuthError as AuthError
     from .errors import BatchError as BatchError
     from .errors import BatchFailedError as BatchFailedError
@@ -83,6 +90,8 @@ if TYPE_CHECKING:
 _MODULES = {
     "admin": "Admin AsyncAdmin",
     "aio": "AsyncBatch AsyncBatchBuilder AsyncClient AsyncJob AsyncLog AsyncUpdate",
+    "billing": "AsyncBilling Billing",
+    "costs": "BillingProject Cost Estimate Member RateCard",
     "backend": "BatchBackend",
     "builder": "BatchBuilder Update",
     "errors": "AuthError BatchError BatchFailedError Conflict NotFound NotSubmitted PermissionDenied"

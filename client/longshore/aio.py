@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, Self
 
 from .admin import AsyncAdmin
+from .billing import AsyncBilling
 from .builder import AnyBuilder, AnyUpdate, Draft
 from .calls import PAGE
 from .checks import check_id
@@ -75,6 +76,11 @@ class AsyncClient(AnyClient):
     def people(self) -> AsyncPeople:
         """My tokens; for admins users, and who did what."""
         return AsyncPeople(self._calls)
+
+    @property
+    def billing(self) -> AsyncBilling:
+        """Who pays: billing projects with members and limits, costs, prices."""
+        return AsyncBilling(self._calls)
 
     async def session(self) -> Session:
         """Who I am to the service, and what it is."""

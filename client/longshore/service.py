@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
 from .admin import Admin
+from .billing import Billing
 from .builder import BatchBuilder, Draft
 from .calls import PAGE, Calls
 from .calls import backoff as backoff
@@ -121,6 +122,15 @@ class Client(AnyClient):
         True
         """
         return People(self._calls)
+
+    @property
+    def billing(self) -> Billing:
+        """Who pays: billing projects with members and limits, costs, prices.
+
+        >>> client.billing.project('my-project').spent > 0
+        True
+        """
+        return Billing(self._calls)
 
     def session(self) -> Session:
         """Who I am to the service, and what it is.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeVar
@@ -70,12 +70,14 @@ def _plain(value: Any) -> Any:
         return [_plain(each) for each in value]
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, date):
+        return value.isoformat()
     if isinstance(value, Decimal):
         return float(value)
     return value
 
 
-class _Priced(Record):
+class Priced(Record):
     """A record with a cost; ``cost`` is one of its keys."""
 
     __slots__ = ()
@@ -143,7 +145,7 @@ class ContainerStatus(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptStatus(_Priced):
+class AttemptStatus(Priced):
     """One execution of a job on one worker."""
 
     id: str
@@ -168,7 +170,7 @@ class AttemptStatus(_Priced):
 
 
 @dataclass(frozen=True, slots=True)
-class JobStatus(_Priced):
+class JobStatus(Priced):
     """A job as the service saw it when it answered."""
 
     batch_id: int
@@ -217,7 +219,7 @@ class JobStatus(_Priced):
 
 
 @dataclass(frozen=True, slots=True)
-class BatchStatus(_Priced):
+class BatchStatus(Priced):
     """A batch as the service saw it when it answered. Costs are those of completed jobs."""
 
     id: int
@@ -255,6 +257,17 @@ class BatchStatus(_Priced):
     """URL that is told when the batch is complete."""
     callback_outcome: str = ""
     """What came of that, e.g. ``200 OK``; empty: not called yet."""
+    unfinished_nanousd: int = 0
+    """What jobs that are not complete have run up so far, as of a minute ago at most; not in the cost."""
+
+    @property
+    def unfinished_cost(self) -> Decimal:
+        """The same in dollars.
+
+        >>> batch.status().unfinished_cost == 0
+        True
+        """
+        return Decimal(self.unfinished_nanousd).scaleb(-9)
 
     @property
     def name(self) -> str:
@@ -266,7 +279,7 @@ class BatchStatus(_Priced):
         return self.attributes.get("name", "")
 
     def _keys(self) -> tuple[str, ...]:
-        return (*self.__dataclass_fields__, "name", "cost")
+        return (*self.__dataclass_fields__, "name", "cost", "unfinished_cost")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,12 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 import grpc.aio
-from longshore_api.v1 import admin_service_pb2_grpc, auth_service_pb2_grpc, batch_service_pb2_grpc
+from longshore_api.v1 import (
+    admin_service_pb2_grpc,
+    auth_service_pb2_grpc,
+    batch_service_pb2_grpc,
+    billing_service_pb2_grpc,
+)
 
 from .discovery import ServiceAddress, read_service_file
 from .errors import BatchError, UsageError
@@ -151,6 +156,7 @@ class Transport(ABC, Generic[Channel]):
                 batch_service_pb2_grpc.BatchServiceStub(channel),
                 auth_service_pb2_grpc.AuthServiceStub(channel),
                 admin_service_pb2_grpc.AdminServiceStub(channel),
+                billing_service_pb2_grpc.BillingServiceStub(channel),
             )
             rpcs = {name: rpc for stub in stubs for name, rpc in vars(stub).items()}
             # Earlier ones are left open: other threads may be about to call, and fail, through them.

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Collection, Mapping
+from datetime import UTC, date, datetime, timedelta
 from types import MappingProxyType
 from typing import cast
 
-from longshore_api.v1 import admin_service_pb2, auth_service_pb2, batch_service_pb2, event_pb2, types_pb2
+from longshore_api.v1 import (
+    admin_service_pb2,
+    auth_service_pb2,
+    batch_service_pb2,
+    billing_service_pb2,
+    event_pb2,
+    types_pb2,
+)
 
+from .costs import BillingProject, Cost, Member, RateCard
 from .status import (
     AttemptStatus,
     AuditEntry,
@@ -58,11 +66,15 @@ _ATTEMPT_STATES = _words(types_pb2.AttemptState, "ATTEMPT_STATE_")
 _END_REASONS = _words(types_pb2.EndReason, "END_REASON_")
 _ERROR_KINDS = _words(types_pb2.ErrorKind, "ERROR_KIND_")
 _WORKER_STATES = _words(admin_service_pb2.WorkerState, "WORKER_STATE_")
+_ROLES = _words(billing_service_pb2.MemberRole, "MEMBER_ROLE_")
 _CONTAINERS = _words(types_pb2.Container, "CONTAINER_")
 
 _SCOPES = _words(auth_service_pb2.TokenScope, "TOKEN_SCOPE_")
 
 JOB_STATES: Mapping[str, int] = {word: number for number, word in _JOB_STATES.items() if word}
+COSTS_BY: Mapping[str, int] = {
+    word: number for number, word in _words(billing_service_pb2.CostsBy, "COSTS_BY_").items() if word
+}
 CONTAINERS: Mapping[str, int] = {word: number for number, word in _CONTAINERS.items() if word}
 
 
@@ -153,6 +165,7 @@ def batch_status(message: types_pb2.Batch) -> BatchStatus:
         reruns=tuple(message.reruns),
         callback=message.callback,
         callback_outcome=message.callback_outcome,
+        unfinished_nanousd=message.unfinished_nanousd,
     )
 
 
@@ -347,6 +360,38 @@ def _running_attempt(message: admin_service_pb2.RunningAttempt) -> RunningAttemp
         assigned_at=_at(message.assigned_at_ms),
         started_at=_at(message.started_at_ms) if message.HasField("started_at_ms") else None,
     )
+
+
+def billing_project(message: billing_service_pb2.Project) -> BillingProject:
+    return BillingProject(
+        name=message.name,
+        limit_nanousd=message.limit_nanousd if message.HasField("limit_nanousd") else None,
+        hard=message.hard,
+        closed=message.closed,
+        spent_nanousd=message.spent_nanousd,
+        running_nanousd=message.running_nanousd,
+        members=tuple(Member(each.user, _ROLES.get(each.role, "unknown")) for each in message.members),
+    )
+
+
+def cost(message: billing_service_pb2.Cost, by: Collection[str]) -> Cost:
+    return Cost(
+        cost_nanousd=message.nanousd,
+        msec_mcpu=message.mcpu_ms,
+        day=_date(message.day) if "day" in by else None,
+        billing_project=message.project,
+        user=message.user,
+        batch_id=message.batch_id or None,
+        resource=message.resource,
+    )
+
+
+def rate_card(message: billing_service_pb2.RateCard) -> RateCard:
+    return RateCard(_date(message.from_day), _read_only(message.prices))
+
+
+def _date(day: int) -> date:
+    return date(1970, 1, 1) + timedelta(days=day)
 
 
 def batches_view(message: batch_service_pb2.BatchesView) -> BatchesView:

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from itertools import chain, islice
 from typing import Any, Generic, TypeVar
@@ -137,18 +137,20 @@ class _Counted(Iterator[T]):
 def plain(value: Any) -> Any:
     """A status for JSON: milliseconds become seconds (`duration_ms`: `duration_s`), money exact dollars."""
     if isinstance(value, Record):
-        return dict(_plain_item(key, value[key]) for key in value if key != "cost_nanousd")
+        return dict(_plain_item(key, value[key]) for key in value if not key.endswith("_nanousd"))
     if isinstance(value, Mapping):
         return {key: plain(each) for key, each in value.items()}
     if isinstance(value, (tuple, list)):
         return [plain(each) for each in value]
     if isinstance(value, datetime):
         return rfc3339(value)
+    if isinstance(value, date):
+        return value.isoformat()
     return value
 
 
 def _plain_item(key: str, value: Any) -> tuple[str, Any]:
-    if key == "cost":
+    if key in ("cost", "unfinished_cost"):
         return key, {"usd": value}
     if key.endswith("_ms"):
         return f"{key[:-3]}_s", None if value is None else Decimal(value).scaleb(-3)

@@ -43,6 +43,11 @@ VERBS = {
         "undelete": "Show deleted batches again.",
         "retry": "End an attempt that is stuck; its job is tried again.",
     },
+    "Pay": {
+        "cost": "Show what a batch cost: by resource, day, job or attempt.",
+        "billing": "Who pays: ls, show, limit, add, remove, usage, rates.",
+        "estimate": "Say what jobs would cost. Submits nothing.",
+    },
     "Run it": {
         "workers": "See the workers, and drain them: ls, show, drain, undrain.",
         "admin": "Freeze the service and thaw it; users; who did what.",
