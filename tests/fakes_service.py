@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import grpc
+from fake_billing import FakeBilling
 from fake_fleet import FakeFleet
 from fake_people import FakeTokens
 from longshore_api.v1 import admin_service_pb2_grpc as admin_grpc
@@ -29,6 +30,7 @@ from longshore_api.v1 import auth_service_pb2 as auth_pb
 from longshore_api.v1 import auth_service_pb2_grpc as auth_grpc
 from longshore_api.v1 import batch_service_pb2 as pb
 from longshore_api.v1 import batch_service_pb2_grpc as batch_grpc
+from longshore_api.v1 import billing_service_pb2_grpc as billing_grpc
 from longshore_api.v1 import event_pb2 as events
 from longshore_api.v1 import types_pb2 as types
 
@@ -156,6 +158,7 @@ class FakeService(FakeTokens, batch_grpc.BatchServiceServicer):
         self.batches: dict[int, FakeBatch] = {}
         self.store_folder = "/"
         self.notices: list[str] = []
+        self.billing = FakeBilling()
         self.fleet = FakeFleet()
         self.reasons = [pb.Reason(code="NO_WORKER", text="there is no worker", fix="start one", jobs=[3])]
         """Of everything that is asked about."""
@@ -184,6 +187,7 @@ class FakeService(FakeTokens, batch_grpc.BatchServiceServicer):
         auth_grpc.add_AuthServiceServicer_to_server(self, self._server)
         batch_grpc.add_BatchServiceServicer_to_server(self, self._server)
         admin_grpc.add_AdminServiceServicer_to_server(self.fleet, self._server)
+        billing_grpc.add_BillingServiceServicer_to_server(self.billing, self._server)
         self.port = self._server.add_insecure_port(self.endpoint)
         self._server.start()
 

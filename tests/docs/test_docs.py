@@ -66,6 +66,13 @@ def test_the_programs_of_the_readme_run_at_a_service(
     assert (tmp_path / "numbers.txt").read_text().split() == [str(n) for n in range(31)]
 
 
+def test_billing_is_explained_with_figures_that_are_true(
+    home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find(monkeypatch, home)
+    run_programs("billing.md", tmp_path, monkeypatch, "py")
+
+
 def test_the_tutorial_runs_and_leaves_what_it_says(
     home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

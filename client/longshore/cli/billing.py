@@ -57,7 +57,7 @@ def _running(project: BillingProject, look: Look) -> str:
 
 @click.group("billing", epilog="Example: longshore billing usage --since 2026-11-01 --by project,user -o csv")
 def command() -> None:
-    """Billing projects with their members and limits; what was used, and its prices. Days are those of UTC."""
+    """Billing projects, their members and limits; what was used, and its prices. Days are those of UTC."""
 
 
 @command.command("ls", epilog="Example: longshore billing ls -o json")

@@ -137,7 +137,7 @@ def summary(batch: BatchStatus, look: Look) -> Iterator[str]:
 
 
 def forecast(batch: BatchStatus) -> tuple[Decimal, str] | None:
-    """What the batch will come to if the rest is as what is complete; how good that is. None: nobody knows."""
+    """What the batch will come to if the rest is as what is complete, and how good that is, if it is any."""
     if batch.complete or not batch.closed or not batch.n_succeeded or batch.state == "cancelled":
         return None
     usd = batch.cost / batch.n_completed * batch.n_jobs

@@ -23,6 +23,7 @@ from longshore.terminal import clean
 from longshore_api.v1 import admin_service_pb2 as admin_pb
 from longshore_api.v1 import auth_service_pb2 as auth_pb
 from longshore_api.v1 import batch_service_pb2 as pb
+from longshore_api.v1 import billing_service_pb2 as billing_pb
 from longshore_api.v1 import types_pb2 as types
 
 Show = Callable[..., str]
@@ -111,12 +112,21 @@ def service(folders: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServ
             pb.Reason(code="h", text=f"h{service.text(i)}", fix=service.text(i)) for i in range(N)
         ]
         service.fleet.admin = service.fleet.user = service.text(6)
+        _hostile_money(service)
         for worker in service.fleet.workers.values():
             worker.name = worker.runtime = service.text(5)
         for i in range(N):
             _add(service, [service.text(i + 1)] * 2)
         _add(service, STRINGS)
         yield service
+
+
+def _hostile_money(service: Hostile) -> None:
+    text = service.text(7)
+    member = billing_pb.Member(user=text, role=billing_pb.MEMBER_ROLE_OWNER)
+    service.billing.projects["test"] = billing_pb.Project(name=text, limit_nanousd=5, members=[member])
+    service.billing.cards[0] = billing_pb.RateCard(prices={"h\x1b[2Jh": "1"})
+    service.billing.costs = [billing_pb.Cost(project=text, user=text, resource=text, nanousd=1)]
 
 
 def _add(service: FakeService, names: list[str]) -> None:
@@ -169,6 +179,11 @@ OF_ALL = [
         "ui",
         "up --cores x",
     ),
+    *("cost 1", "cost 1 -o csv", "cost 1 --by job", "cost 1 --by attempt", "cost 1/1", "billing ls"),
+    *("billing ls -o yaml", "billing show test", "billing members test", "billing usage --by project,user"),
+    *("billing usage --by resource -o csv", "billing rates", "billing show test -o json"),
+    *("estimate --duration 1h", "billing show none", "billing add test ann"),
+    *("cancel 4 --yes --reason x", "completion bash", "submit nowhere.py", "ui", "up --cores x"),
 ]
 DRAWN = re.compile(r"\x1b\[\?25h\r?|\r(?=\x1b\[2K)|\x1b\[(\?25l|2K|1A|[012]m)")
 """What rich writes to draw lines anew, bold and dim."""

@@ -8,6 +8,8 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable
+from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import longshore as hp
@@ -16,6 +18,7 @@ import pytest
 from fakes_service import TOKEN, FakeService
 from longshore import AsyncClient, Client
 from longshore.aio import AsyncWindow
+from longshore.errors import UsageError, WrongType
 from longshore.windows import Window
 
 
@@ -287,3 +290,23 @@ def test_closing_in_another_thread_ends_every_wait(idle_client: Client) -> None:
     for thread in threads:
         thread.join(30)
     assert len(failed) == 9 and all("is closed" in message for message in failed)
+
+
+async def test_billing_is_awaited(idle_aclient: AsyncClient) -> None:
+    billing = idle_aclient.billing
+    assert (await billing.create("tides")).state == "open"
+    assert [project.name for project in await billing.projects()] == ["test", "tides"]
+    assert (await billing.set_limit("tides", "0.50", hard=True)).limit == Decimal("0.5")
+    assert (await billing.close("tides")).state == "closed"
+    assert not (await billing.open("tides")).closed
+    assert (await billing.add_member("tides", "lin", owner=True)).members[0].role == "owner"
+    assert not (await billing.remove_member("tides", "lin")).members
+    assert (await billing.project("tides")).name == "tides"
+    assert await billing.costs(by="day") == []
+    cards = await billing.set_rates(date(2999, 1, 1), {"compute": "0.01"})
+    assert cards == await billing.rates()
+    assert (await billing.estimate(cpu=1, duration=3600)).cost == Decimal("0.021704483")
+    with pytest.raises(UsageError):
+        await billing.costs(by=["colour"])
+    with pytest.raises(WrongType):
+        await billing.costs(since="2026-11-01")  # type: ignore[arg-type]
