@@ -18,6 +18,8 @@ SERVED = (
     "billing",
     "builder",
     "people",
+
+    "costs",
     "errors",
     "failures",
     "handles",

@@ -14,7 +14,7 @@ from fractions import Fraction
 from types import MappingProxyType
 
 from .errors import UsageError, WrongType
-from .status import Priced, Record
+from .status import BatchStatus, Priced, Record
 from .units import Amount, parse_bytes, parse_cpu, parse_seconds, reserved_mcpu
 
 WARNED_AT = Decimal("0.8")
@@ -81,14 +81,29 @@ class BillingProject(Record):
 
     @property
     def limit(self) -> Decimal | None:
+        """What it may spend; None: all it wants.
+
+        >>> client.billing.project('my-project').limit is None
+        True
+        """
         return None if self.limit_nanousd is None else _dollars(self.limit_nanousd)
 
     @property
     def spent(self) -> Decimal:
+        """By attempts that have ended.
+
+        >>> client.billing.project('my-project').spent > 0
+        True
+        """
         return _dollars(self.spent_nanousd)
 
     @property
     def running(self) -> Decimal:
+        """By attempts that run, as of a minute ago at most.
+
+        >>> client.billing.project('my-project').running >= 0
+        True
+        """
         return _dollars(self.running_nanousd)
 
     @property
@@ -105,7 +120,11 @@ class BillingProject(Record):
 
     @property
     def state(self) -> str:
-        """``open``, ``warned`` (80 % of the limit are spent), ``spent`` (nothing starts) or ``closed``."""
+        """``open``, ``warned`` (80 % of the limit are spent), ``spent`` (nothing starts) or ``closed``.
+
+        >>> BillingProject('a', 200, False, False, 160, 0).state
+        'warned'
+        """
         share = self.share
         if self.closed:
             return "closed"
@@ -167,6 +186,20 @@ def estimate(
     parts = {name: n_jobs * _charge(mcpu, ms, Fraction(usd)) for name, usd in card.prices.items()}
     in_dollars = {name: _dollars(nanousd) for name, nanousd in parts.items()}
     return Estimate(mcpu, ms, n_jobs, sum(parts.values()), MappingProxyType(in_dollars))
+
+
+FEW = 30
+"""With fewer complete jobs a forecast is but a guess."""
+
+
+def forecast(batch: BatchStatus) -> tuple[Decimal, str] | None:
+    """What the batch will come to if the rest is as what is complete, and how good that is, if it is any."""
+    if batch.complete or not batch.closed or not batch.n_succeeded or batch.state == "cancelled":
+        return None
+    usd = batch.cost / batch.n_completed * batch.n_jobs
+    rough = batch.n_completed < FEW or batch.n_completed * 20 < batch.n_jobs
+    least = batch.cost + batch.unfinished_cost
+    return max(usd, least), "rough" if rough else "if the rest is like what is complete"
 
 
 def parse_dollars(value: object) -> int:

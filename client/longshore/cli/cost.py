@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 import click
 
-from ..costs import Cost
+from ..costs import Cost, forecast
 from ..handles import Batch
 from ..status import AttemptStatus, BatchStatus, JobStatus, Priced
 from . import words
@@ -18,9 +17,6 @@ from .connection import connect
 from .formats import Listing, list_options, write_list
 from .output import Column, Look, hint, say
 from .targets import Target, TargetType, find_batch
-
-FEW = 30
-"""With fewer complete jobs a forecast is but a guess."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +130,6 @@ def summary(batch: BatchStatus, look: Look) -> Iterator[str]:
     if (guess := forecast(batch)) is not None:
         usd, how = guess
         yield f"~{words.money(usd, look)}  forecast of the whole ({how})"
-
-
-def forecast(batch: BatchStatus) -> tuple[Decimal, str] | None:
-    """What the batch will come to if the rest is as what is complete, and how good that is, if it is any."""
-    if batch.complete or not batch.closed or not batch.n_succeeded or batch.state == "cancelled":
-        return None
-    usd = batch.cost / batch.n_completed * batch.n_jobs
-    least = batch.cost + batch.unfinished_cost
-    rough = batch.n_completed < FEW or batch.n_completed * 20 < batch.n_jobs
-    return max(usd, least), "rough" if rough else "if the rest is like what is complete"
 
 
 def _of_job(job: JobStatus) -> Iterator[TriedCost]:

@@ -9,9 +9,9 @@ import pytest
 from command_line import Run
 from fakes_service import FakeService
 from longshore import Client
-from longshore.cli.cost import forecast, summary
+from longshore.cli.cost import summary
 from longshore.cli.output import Look
-from longshore.costs import parse_dollars
+from longshore.costs import forecast, parse_dollars
 from longshore.errors import UsageError, WrongType
 from longshore.status import BatchStatus
 from longshore_api.v1 import billing_service_pb2 as pb
