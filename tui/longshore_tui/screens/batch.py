@@ -18,6 +18,7 @@ from ..feed import Follow, Tell, next_failed
 from ..model import JobsRead, Update
 from ..widgets.preview import Preview
 from ..widgets.table import Column
+from .cost import CostScreen
 from .job import JobScreen
 from .lists import ListScreen
 from .live import crumb
@@ -38,6 +39,7 @@ class BatchScreen(ListScreen["JobStatus"]):
         Binding("D", "delete", "delete batch"),
         Binding("p", "preview", "preview"),
         Binding("W", "why", "why"),
+        Binding("$", "cost", "cost"),
         Binding("1", "tab('jobs')", "jobs"),
         Binding("2", "tab('spec')", "spec"),
         Binding("tab,right_square_bracket", "other_tab", "next tab", show=False),
@@ -152,6 +154,8 @@ class BatchScreen(ListScreen["JobStatus"]):
             text.append(" ")
         cost = format.money(batch.cost_nanousd, so_far=not batch.complete)
         text.append(f"  {cost}", "bold")
+        if batch.unfinished_nanousd and not batch.complete:
+            text.append(f" + ~{format.money(batch.unfinished_nanousd)} so far", format.DIM)
         if self.wanted.query and self.n_matching is not None:
             text.append(f"   / {format.one_line(self.wanted.query)}   ", format.WARNING)
             text.append(f"{self.n_matching:,} of {batch.n_jobs:,} jobs")
@@ -203,6 +207,10 @@ class BatchScreen(ListScreen["JobStatus"]):
             self.dashboard.say("no failed job there")
         else:
             self.table.go_to(*message.found)
+
+    def action_cost(self) -> None:
+        """Of the batch, by resource; and who pays."""
+        self.app.push_screen(CostScreen(self.batch_id))
 
     def action_why(self) -> None:
         """Of the job under the cursor, and of the batch."""

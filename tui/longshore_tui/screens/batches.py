@@ -16,6 +16,7 @@ from ..feed import Follow, Tell
 from ..model import BatchesRead, Update
 from ..widgets.table import Column
 from .batch import BatchScreen
+from .cost import CostScreen
 from .lists import ListScreen
 from .why import WhyScreen
 
@@ -48,6 +49,7 @@ class BatchesScreen(ListScreen["BatchStatus"]):
         Binding("D", "delete", "delete"),
         Binding("W", "why", "why"),
         Binding("u", "undelete", "undo delete"),
+        Binding("$", "cost", "cost"),
     ]
     KEYS: ClassVar[Sequence[str]] = (
         "open", "filter", "cancel", "delete", "why", "only_failed", "mark", "app.palette", "copy", "go",
@@ -162,6 +164,10 @@ class BatchesScreen(ListScreen["BatchStatus"]):
     def action_mark(self) -> None:
         self.table.mark()
 
+    def action_cost(self) -> None:
+        if (batch_id := self.table.cursor_key) is not None:
+            self.app.push_screen(CostScreen(batch_id))
+
     def action_why(self) -> None:
         if (batch_id := self.table.cursor_key) is not None:
             self.app.push_screen(WhyScreen(batch_id))
@@ -200,6 +206,8 @@ class BatchesScreen(ListScreen["BatchStatus"]):
         text.append_text(counts(batch))
         text.append(f"   submitted {batch.created_at.astimezone():%Y-%m-%d %H:%M}")
         text.append(f"\ncost {_cost(batch)}", "bold")
+        if batch.unfinished_nanousd and not batch.complete:
+            text.append(f" + ~{format.money(batch.unfinished_nanousd)} so far", format.DIM)
         text.append(
             f"   paid by {format.one_line(batch.billing_project, 40)}, user {format.one_line(batch.user, 40)}"
         )

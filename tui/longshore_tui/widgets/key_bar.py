@@ -65,6 +65,7 @@ def _actions_of(kind: type[DOMNode]) -> frozenset[str]:
 
 
 _KEYS = {
+    "dollar_sign": "$",
     "enter": "⏎",
     "escape": "esc",
     "question_mark": "?",
