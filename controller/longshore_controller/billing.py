@@ -70,19 +70,14 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
     async def SetMember(self, request: pb.SetMemberRequest, context: Context) -> pb.Project:
         role = money.member_role(request)
         await self._manageable(request.name)
-        if await read(self._store.user, request.user) is None:
+        if await read(self._store.user, submission.text("user", request.user)) is None:
             raise Refusal(RefusalKind.NOT_FOUND, f"user: there is no user {request.user[:100]!r}")
-        if role is not MemberRole.OWNER:
-            await self._keep_an_owner(request.name, request.user)
-        await read(self._store.set_member, request.name, request.user, role)
-        return await self._project(request.name)
+        return await self._change_member(request.name, request.user, role)
 
     async def RemoveMember(self, request: pb.RemoveMemberRequest, context: Context) -> pb.Project:
         submission.check_fields(request)
         await self._manageable(request.name)
-        await self._keep_an_owner(request.name, request.user)
-        await read(self._store.remove_member, request.name, request.user)
-        return await self._project(request.name)
+        return await self._change_member(request.name, submission.text("user", request.user), None)
 
     # -- costs and prices ----------------------------------------------------------------------------
 
@@ -120,6 +115,7 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
 
     async def _visible(self, name: str) -> None:
         who = viewer()
+        submission.text("name", name)
         if name not in who.projects and not (who.admin and await read(self._store.project_exists, name)):
             _no_project(name)
 
@@ -132,14 +128,14 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
                 f"billing project {name!r}: this is for its owners and admins; ask one of them",
             )
 
-    async def _keep_an_owner(self, name: str, user: str) -> None:
-        members = await read(self._store.members, name)
-        owners = {member for member, role in members if role is MemberRole.OWNER}
-        if owners == {user} and not viewer().admin:
+    async def _change_member(self, name: str, user: str, role: MemberRole | None) -> pb.Project:
+        alone = viewer().admin
+        if not await read(self._store.change_member, name, user, role, may_leave_none=alone):
             raise Refusal(
                 RefusalKind.FAILED_PRECONDITION,
                 f"{user} is the last owner of billing project {name!r}: make somebody else an owner first",
             )
+        return await self._project(name)
 
 
 def _no_project(name: str) -> NoReturn:

@@ -282,6 +282,32 @@ class Directory(Audit):
                 db, "INSERT INTO billing_project (name) VALUES (?) ON CONFLICT DO NOTHING", project
             )
 
+    def change_member(
+        self, project: str, user: str, role: MemberRole | None, *, may_leave_none: bool
+    ) -> bool:
+        """They are that in the project from now on, or nothing; both exist.
+
+        False, and nothing happened: the project would be left without an owner, and it may not.
+        """
+        with self._db.writing() as db:
+            # One change after the other: of two owners who leave at once one is the last.
+            self._db.execute(db, "UPDATE billing_project SET name = name WHERE name = ?", project)
+            sql = "SELECT user_name FROM billing_member WHERE project = ? AND role = ?"
+            owners = {name for (name,) in self._db.rows(db, sql, project, int(MemberRole.OWNER))}
+            if owners == {user} and role is not MemberRole.OWNER and not may_leave_none:
+                return False
+            if role is None:
+                sql = "DELETE FROM billing_member WHERE project = ? AND user_name = ?"
+                self._db.execute(db, sql, project, user)
+            else:
+                self._db.execute(
+                    db,
+                    """INSERT INTO billing_member (project, user_name, role) VALUES (?, ?, ?)
+                    ON CONFLICT (project, user_name) DO UPDATE SET role = excluded.role""",
+                    *(project, user, int(role)),
+                )
+        return True
+
     def found_project(self, project: str, user: str) -> bool:
         """The billing project exists, and is this user's if it had no members. False: it has others."""
         with self._recorded(f"project {project}") as db:
