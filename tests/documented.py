@@ -18,7 +18,6 @@ SERVED = (
     "billing",
     "builder",
     "people",
-
     "costs",
     "errors",
     "failures",

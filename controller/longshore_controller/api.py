@@ -57,61 +57,6 @@ BUNCHES = 4
 Context = Any
 
 
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What the service says of itself."""
-
-    version: str
-    embedded: bool
-    remote_tmpdir: str
-    notices: tuple[str, ...]
-    default_image: str = "longshore/task"
-
-
-class AuthService(auth_service_pb2_grpc.AuthServiceServicer):
-    def __init__(self, about: About, bounds: submission.Bounds, engine: Engine, feed: Feed) -> None:
-        self._about = about
-        self._bounds = bounds
-        self._engine = engine
-        self._feed = feed
-
-    async def GetSession(
-        self, request: auth_service_pb2.GetSessionRequest, context: Context
-    ) -> auth_service_pb2.Session:
-        submission.check_fields(request)
-        return self._session()
-
-    async def WatchSession(
-        self, request: auth_service_pb2.GetSessionRequest, context: Context
-    ) -> AsyncIterator[auth_service_pb2.Session]:
-        submission.check_fields(request)
-        with self._feed.follow(frozen=True) as following:
-            while True:
-                yield self._session()
-                await following.next(ALIVE_EVERY_S)
-
-    def _session(self) -> auth_service_pb2.Session:
-        frozen = self._engine.frozen
-        paying = [p for name in sorted(viewer().projects) if (p := self._engine.project(name)) is not None]
-        return auth_service_pb2.Session(
-            user=caller(),
-            version=self._about.version,
-            embedded=self._about.embedded,
-            store_folder=self._bounds.store_folder,
-            remote_tmpdir=self._about.remote_tmpdir,
-            notices=[
-                *self._about.notices,
-                *([why_texts.frozen(frozen).text] if frozen else []),
-                *(project.warning for project in paying if project.warning),
-            ],
-            largest_worker_mcpu=self._bounds.largest_mcpu,
-            default_image=self._about.default_image,
-            now_ms=self._engine.now_ms(),
-            frozen=why_texts.frozen(frozen).text if frozen else "",
-        )
-
-
 class BatchService(batch_service_pb2_grpc.BatchServiceServicer):
     def __init__(
         self,

@@ -89,13 +89,18 @@ class AuthService(auth_service_pb2_grpc.AuthServiceServicer):
 
     def _session(self, user: UserRow | None) -> pb.Session:
         frozen = self._engine.frozen
+        paying = [p for name in sorted(viewer().projects) if (p := self._engine.project(name)) is not None]
         return pb.Session(
             user=caller(),
             version=self._about.version,
             embedded=self._about.embedded,
             store_folder=self._bounds.store_folder,
             remote_tmpdir=self._about.remote_tmpdir,
-            notices=[*self._about.notices, *([why_texts.frozen(frozen).text] if frozen else [])],
+            notices=[
+                *self._about.notices,
+                *([why_texts.frozen(frozen).text] if frozen else []),
+                *(project.warning for project in paying if project.warning),
+            ],
             largest_worker_mcpu=self._bounds.largest_mcpu,
             default_image=self._about.default_image,
             now_ms=self._engine.now_ms(),

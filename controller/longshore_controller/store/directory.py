@@ -306,6 +306,7 @@ class Directory(Audit):
                     ON CONFLICT (project, user_name) DO UPDATE SET role = excluded.role""",
                     *(project, user, int(role)),
                 )
+            self._record(db, f"project {project}: {user}")
         return True
 
     def found_project(self, project: str, user: str) -> bool:
