@@ -1,4 +1,4 @@
-"""PURE. Money: what was used and what it cost, who pays, prices; what something would cost.
+"""Money: what was used and what it cost, who pays, prices; what something would cost.
 
 Amounts are exact: whole billionths of a dollar, and the same as dollars. Days are those of UTC.
 """
