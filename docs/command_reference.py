@@ -13,6 +13,7 @@ _TITLES = {
     "Look": "Looking",
     "Wait": "Waiting",
     "Act": "Acting",
+    "Pay": "Paying",
     "Run it": "Running a service",
     "Me": "You and this program",
 }

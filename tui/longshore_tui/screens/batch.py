@@ -39,7 +39,7 @@ class BatchScreen(ListScreen["JobStatus"]):
         Binding("D", "delete", "delete batch"),
         Binding("p", "preview", "preview"),
         Binding("W", "why", "why"),
-        Binding("$", "cost", "cost"),
+        Binding("dollar_sign", "cost", "cost"),
         Binding("1", "tab('jobs')", "jobs"),
         Binding("2", "tab('spec')", "spec"),
         Binding("tab,right_square_bracket", "other_tab", "next tab", show=False),

@@ -49,7 +49,7 @@ class BatchesScreen(ListScreen["BatchStatus"]):
         Binding("D", "delete", "delete"),
         Binding("W", "why", "why"),
         Binding("u", "undelete", "undo delete"),
-        Binding("$", "cost", "cost"),
+        Binding("dollar_sign", "cost", "cost"),
     ]
     KEYS: ClassVar[Sequence[str]] = (
         "open", "filter", "cancel", "delete", "why", "only_failed", "mark", "app.palette", "copy", "go",

@@ -38,7 +38,7 @@ class Bill(NamedTuple):
 
 
 class CostScreen(ModalScreen[None]):
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,$,enter", "dismiss", "close")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,dollar_sign,enter", "dismiss", "close")]
 
     class Answered(Message):
         def __init__(self, found: Bill | BatchError) -> None:
