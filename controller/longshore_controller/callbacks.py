@@ -152,6 +152,7 @@ def document_of(row: BatchRow) -> dict[str, object]:
         "attributes": row.attributes,
         "msec_mcpu": row.msec_mcpu,
         "cost": {"usd": row.cost_nanousd / 10**9},
+        "unfinished_cost": {"usd": row.unfinished_nanousd / 10**9},
         "created_at": _rfc3339(row.created_at_ms),
         "closed_at": _rfc3339(row.closed_at_ms),
         "completed_at": _rfc3339(row.completed_at_ms),
