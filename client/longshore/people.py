@@ -194,8 +194,8 @@ class People:
     def users(self) -> Iterator[UserStatus]:
         """All, by name. For admins.
 
-        >>> next(client.people.users()).admin
-        True
+        >>> [user.admin for user in client.people.users() if user.name == client.session().user]
+        [True]
         """
         after, more = "", True
         while more:

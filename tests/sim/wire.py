@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
 import grpc
+from google.protobuf.message import Message as ProtoMessage
 from grpc import aio
 from sim.process import PROCESS, Process
 
@@ -163,7 +164,7 @@ class Call:
             raise asyncio.InvalidStateError("the call is over")
         if any(isinstance(item, End) for item in self.down.inbox):
             raise self._error(self._ended())
-        data = self._serialize(request)
+        data = _bytes_of(request, self._serialize)
         try:
             await self.up.room()
         except asyncio.CancelledError:
@@ -467,7 +468,7 @@ class Answering:
         self.end = End()
 
     async def write(self, response: Any) -> None:
-        data = self._serialize(response)
+        data = _bytes_of(response, self._serialize)
         await self._call.down.room()
         if PROCESS.get().is_alive:
             self._call.down.send(Message(data))
@@ -484,6 +485,14 @@ class Answering:
 
     def peer(self) -> str:
         return "sim:0"
+
+
+def _bytes_of(message: Any, serialize: Any) -> bytes:
+    """Always the same: maps in the order of their keys."""
+    if isinstance(message, ProtoMessage):
+        return message.SerializeToString(deterministic=True)
+    data: bytes = serialize(message)
+    return data
 
 
 async def _requests(way: Way, deserialize: Any) -> AsyncIterator[Any]:
